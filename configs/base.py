@@ -1,0 +1,181 @@
+"""Every default of DCFT-JAX, in groups. Other configs only override these.
+
+Any field can be set from the command line: `--config.run.num_steps=500`.
+A field that does not exist here is an error, so a typo cannot pass unnoticed.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def ability(
+    sources: dict,
+    *,
+    mix_val: int = 192,
+    test: int = 256,
+    weight: float = 1.0,
+    max_weight: float = 1.0,
+    reference_loss: float | None = None,
+) -> ConfigDict:
+    """One ability: where its examples come from and how it is measured.
+
+    `sources` maps a name to a source; a source has a `kind` (see docs/data.md)
+    and the fields of that kind. `mix_val` and `test` are numbers of examples held
+    out. `weight` is its prior if mixture.prior = "given", `max_weight` its cap.
+    `reference_loss` is the loss per response token, in nats, that counts as "nothing
+    left to gain" (a specialist's, or the entropy of the data). While it is unknown the
+    ability has no normalised gap: its distance to zero loss would be its entropy.
+    """
+    fields = ConfigDict(
+        dict(
+            sources=ConfigDict(sources, sort_keys=False),
+            mix_val=mix_val,
+            test=test,
+            weight=weight,
+            max_weight=max_weight,
+            reference_loss=config_dict.placeholder(float),
+        )
+    )
+    fields.reference_loss = reference_loss
+    return fields
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # name -> ability(...), in the order of tables and plots. Empty here: every run
+    # says what it trains.
+    config.abilities = ConfigDict(sort_keys=False)
+
+    # Length and cadence, in optimizer steps.
+    config.run = ConfigDict(
+        dict(
+            seed=0,
+            num_steps=1000,
+            eval_every=100,  # mix-val evaluation and mixture update
+            save_every=100,
+            log_every=10,
+            keep_checkpoints=2,
+        )
+    )
+
+    # Text to rows, and rows to batches.
+    config.data = ConfigDict(
+        dict(
+            seq_len=2048,
+            num_slots=8,  # S: every slot holds rows of one ability
+            rows_per_slot=4,  # B
+            seed=0,  # of the splits and the shuffles; not of the model
+            on_bad_row="fail",  # "fail" | "skip" (skipped rows are counted and shown)
+            max_truncated_share=0.01,  # of the examples of an ability; more is refused
+            decontamination_ngram=13,  # words; 0 turns the check off
+            cache_dir=".cache/dcft",  # packed rows and tokenizers, by content hash
+        )
+    )
+
+    config.tokenizer = ConfigDict(
+        dict(
+            path="",  # a SentencePiece .model; empty: train one on the train splits
+            vocab_size=2048,
+        )
+    )
+
+    # One decoder; Llama, Qwen and Gemma are settings of it.
+    config.model = ConfigDict(
+        dict(
+            num_layers=4,
+            width=128,  # D
+            hidden=384,  # F, of the gated MLP
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=32,
+            activation="silu",  # "silu" (SwiGLU) | "gelu" (GeGLU, tanh approximation)
+            rope_theta=10_000.0,
+            norm_eps=1e-6,
+            norm_offset=0.0,  # 1.0: scale is 1 + w, as in Gemma
+            post_norms=False,  # also normalise the output of each sublayer, as in Gemma
+            qkv_bias=False,  # as in Qwen2
+            qk_norm=False,  # as in Qwen3 and Gemma 3
+            query_scale=0.0,  # 0: head_dim ** -0.5
+            attention_softcap=0.0,  # 0: none
+            logits_softcap=0.0,
+            sliding_window=0,  # tokens; 0: every layer sees everything
+            global_every=0,  # every n-th layer ignores the window; 0: none does
+            local_rope_theta=0.0,  # of windowed layers; 0: rope_theta
+            rope_scaling="none",  # "none" | "linear" | "llama3"; on global layers
+            rope_scaling_factor=1.0,
+            rope_low_frequency_factor=1.0,  # these three are of "llama3"
+            rope_high_frequency_factor=4.0,
+            rope_original_length=8192,
+            scale_embeddings=False,  # by sqrt(width), as in Gemma
+            tie_embeddings=True,
+            remat="none",  # "none" | "full" | "dots"
+            param_dtype="float32",
+            compute_dtype="bfloat16",
+        )
+    )
+
+    config.optimizer = ConfigDict(
+        dict(
+            learning_rate=1e-5,
+            schedule="cosine",  # "constant" | "cosine" | "wsd"
+            warmup_steps=50,
+            decay_share=0.2,  # of num_steps, for "wsd"
+            final_share=0.1,  # of learning_rate, at the end
+            b1=0.9,
+            b2=0.95,
+            eps=1e-8,
+            weight_decay=0.0,  # decoupled; never on norms, biases and embeddings
+            clip_norm=1.0,  # of the resolved gradient; 0: none
+            accumulate=1,  # micro-batches per step; splits rows_per_slot
+        )
+    )
+
+    # What the next batch is made of.
+    config.mixture = ConfigDict(
+        dict(
+            rule="mirror_descent",  # "mirror_descent" | "static"
+            prior="uniform",  # "uniform" | "proportional" | "temperature" | "given"
+            temperature=2.0,  # for prior="temperature": w ~ size ** (1 / temperature)
+            step_size=0.5,  # eta
+            anchor=0.5,  # lambda: weight ratios drift by e^(1/lambda) at most
+            smoothing=0.5,  # EMA decay of the scores
+            floor=0.06,  # gamma: every weight is at least gamma / K
+            warmup_updates=1,  # evaluations before the weights first move
+            # score = sum of coefficient * signal
+            signals=dict(normalised_gap=1.0, paired_progress=1.0),
+        )
+    )
+
+    config.conflict = ConfigDict(
+        dict(
+            resolver="dualproj",  # "mean" | "pcgrad" | "dualproj"
+        )
+    )
+
+    # Devices along each mesh axis; -1: all that are left. Rules map the logical
+    # axes of parameters and activations to mesh axes (None: replicated).
+    config.mesh = ConfigDict(
+        dict(
+            ability=1,
+            data=-1,
+            model=1,
+            rules=dict(
+                slot="ability",
+                batch="data",
+                embed="data",
+                vocab="model",
+                heads="model",
+                kv_heads="model",
+                mlp="model",
+            ),
+        )
+    )
+
+    config.logging = ConfigDict(
+        dict(
+            tensorboard=True,
+            wandb_project="",  # empty: no Weights & Biases
+            wandb_mode="online",  # "online" | "offline"
+        )
+    )
+    return config

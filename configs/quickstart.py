@@ -1,0 +1,82 @@
+"""Three small abilities for a model trained from scratch on a CPU in minutes."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.base import ability
+
+
+def _reasoning_gym(task: str, examples: int, **fields) -> dict:
+    return dict(kind="reasoning_gym", task=task, examples=examples, **fields)
+
+
+def _maths() -> ConfigDict:
+    two_numbers = dict(min_terms=2, max_terms=2, min_digits=2, max_digits=2)
+    sums = dict(
+        **two_numbers,
+        operators=("+", "-"),
+        allow_parentheses=False,
+        allow_negation=False,
+    )
+    equations = dict(min_terms=2, max_terms=2, min_value=1, max_value=20)
+    return ability(
+        dict(
+            # "Calculate 57 - 33."; there are about 16,000 of these.
+            sums=_reasoning_gym("basic_arithmetic", 6000, params=sums),
+            # "Solve for m: 26*m = 260"
+            equations=_reasoning_gym("simple_equations", 1500, params=equations),
+            # Word problems with the steps of their solution: the hard members.
+            word_problems=_reasoning_gym(
+                "gsm_symbolic", 300, response="worked", max_chars=320
+            ),
+        )
+    )
+
+
+def _code(cache_dir: str) -> ConfigDict:
+    return ability(
+        dict(
+            micro=dict(kind="micro_functions", examples=8000),
+            # Real library functions: the hard members.
+            library=dict(kind="doctest_functions", max_chars=300, cache_dir=cache_dir),
+        )
+    )
+
+
+def _general() -> ConfigDict:
+    spelling = dict(min_word_len=3, max_word_len=5)
+    # Every suitable topic but coding, whose replies are long.
+    topics = (
+        *("ai", "botprofile", "computers", "conversations", "emotion", "food"),
+        *("greetings", "health", "literature", "science", "tech_support", "trivia"),
+    )
+    return ability(
+        dict(
+            instructions=dict(kind="instructions", examples=8000),
+            # "Spell this word backward (example: sun -> nus): neon"
+            spelling=_reasoning_gym("spell_backward", 1000, params=spelling),
+            # Conversations with many right replies: the hard members.
+            chat=dict(kind="chatterbot", topics=topics, max_chars=220),
+        )
+    )
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.abilities.update(
+        maths=_maths(),
+        code=_code(config.data.cache_dir),
+        general=_general(),
+    )
+    config.run.update(num_steps=1000, eval_every=50, save_every=250, log_every=10)
+    # 6 slots x 2 rows x 192 tokens: some 75 examples a step.
+    config.data.update(seq_len=192, num_slots=6, rows_per_slot=2)
+    config.tokenizer.vocab_size = 1024
+    config.model.update(
+        num_layers=4, width=128, hidden=384, num_heads=4, num_kv_heads=2, head_dim=32
+    )
+    config.model.compute_dtype = "float32"
+    config.optimizer.update(
+        learning_rate=3e-3, warmup_steps=50, weight_decay=0.01, schedule="wsd"
+    )
+    return config

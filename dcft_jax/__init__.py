@@ -1,0 +1,1 @@
+"""Dynamic Compositional Fine-Tuning of language models in JAX."""

@@ -1,0 +1,242 @@
+"""Checks a config before any work starts, and gives it a stable identity.
+
+Every message names the field, the value it has and the values it may have.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dcft_jax.conflict import RESOLVERS
+from dcft_jax.data.sources import SOURCES
+from dcft_jax.mixture import RULES, SIGNALS, prior
+
+# Fields that may change between two starts of one run: they steer what is
+# shown and kept, not what is computed.
+FREE_FIELDS = ("logging", "run.log_every", "run.keep_checkpoints", "data.cache_dir")
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks everything that can be checked without data or devices.
+
+    Raises:
+      ValueError: names the field, its value and the constraint it breaks.
+      FileNotFoundError: a tokenizer that is not there.
+    """
+    _check_abilities(config)
+    _check_run(config.run)
+    _check_data(config)
+    _check_optimizer(config)
+    _check_mixture(config)
+    _one_of("conflict.resolver", config.conflict.resolver, RESOLVERS)
+    _one_of("logging.wandb_mode", config.logging.wandb_mode, ("online", "offline"))
+    _check_mesh(config)
+
+
+def require(condition: bool, field: str, value: Any, constraint: str) -> None:
+    if not condition:
+        raise ValueError(f"config.{field} = {value!r}: {constraint}")
+
+
+def _one_of(field: str, value: str, choices: Iterable[str]) -> None:
+    require(value in choices, field, value, f"must be one of {', '.join(choices)}")
+
+
+def _positive(group: str, values: Mapping, names: Iterable[str]) -> None:
+    for name in names:
+        value = values[name]
+        require(value >= 1, f"{group}.{name}", value, "must be at least 1")
+
+
+def _check_abilities(config: ConfigDict) -> None:
+    require(
+        len(config.abilities) > 0,
+        "abilities",
+        {},
+        "name at least one ability, as configs/quickstart.py does",
+    )
+    for name, ability in config.abilities.items():
+        field = f"abilities.{name}"
+        require(
+            "/" not in name and "|" not in name,
+            field,
+            name,
+            "an ability's name is part of metric names: no '/' and no '|'",
+        )
+        require(len(ability.sources) > 0, f"{field}.sources", {}, "give it a source")
+        for source, fields in ability.sources.items():
+            _one_of(f"{field}.sources.{source}.kind", fields.get("kind", ""), SOURCES)
+        _positive(field, ability, ("mix_val", "test"))
+        reference = ability.reference_loss
+        require(
+            reference is None or reference >= 0,
+            f"{field}.reference_loss",
+            reference,
+            "is a loss in nats per token: must not be negative, or None if unknown",
+        )
+        require(
+            0 < ability.max_weight <= 1,
+            f"{field}.max_weight",
+            ability.max_weight,
+            "must be in (0, 1]",
+        )
+
+
+def _check_run(run: ConfigDict) -> None:
+    names = ("num_steps", "eval_every", "save_every", "log_every", "keep_checkpoints")
+    _positive("run", run, names)
+
+
+def _check_data(config: ConfigDict) -> None:
+    data, num_abilities = config.data, len(config.abilities)
+    _positive("data", data, ("rows_per_slot",))
+    require(data.seq_len >= 8, "data.seq_len", data.seq_len, "must be at least 8")
+    require(
+        data.num_slots >= num_abilities,
+        "data.num_slots",
+        data.num_slots,
+        f"a slot holds one ability and there are {num_abilities}: "
+        f"must be at least {num_abilities}",
+    )
+    _one_of("data.on_bad_row", data.on_bad_row, ("fail", "skip"))
+    require(
+        0 <= data.max_truncated_share <= 1,
+        "data.max_truncated_share",
+        data.max_truncated_share,
+        "is a share: must be in [0, 1]",
+    )
+    require(
+        data.decontamination_ngram >= 0,
+        "data.decontamination_ngram",
+        data.decontamination_ngram,
+        "must be at least 0 (0 turns the check off)",
+    )
+    tokenizer = config.tokenizer
+    if tokenizer.path and not Path(tokenizer.path).is_file():
+        raise FileNotFoundError(
+            f"config.tokenizer.path = {tokenizer.path!r}: no such file; give a "
+            "SentencePiece .model, or '' to train one on the train splits"
+        )
+    require(
+        bool(tokenizer.path) or tokenizer.vocab_size >= 300,
+        "tokenizer.vocab_size",
+        tokenizer.vocab_size,
+        "must be at least 300: 256 bytes, the control symbols, and some pieces",
+    )
+
+
+def _check_optimizer(config: ConfigDict) -> None:
+    optimizer = config.optimizer
+    _one_of("optimizer.schedule", optimizer.schedule, ("constant", "cosine", "wsd"))
+    for name, low, high in (
+        ("learning_rate", 0, float("inf")),
+        ("warmup_steps", 0, config.run.num_steps),
+        ("decay_share", 0, 1),
+        ("final_share", 0, 1),
+        ("b1", 0, 1),
+        ("b2", 0, 1),
+        ("weight_decay", 0, float("inf")),
+        ("clip_norm", 0, float("inf")),
+    ):
+        value = optimizer[name]
+        require(
+            low <= value <= high,
+            f"optimizer.{name}",
+            value,
+            f"must be in [{low}, {high}]",
+        )
+    _positive("optimizer", optimizer, ("accumulate",))
+    require(
+        config.data.rows_per_slot % optimizer.accumulate == 0,
+        "optimizer.accumulate",
+        optimizer.accumulate,
+        f"must divide config.data.rows_per_slot = {config.data.rows_per_slot}",
+    )
+
+
+def _check_mixture(config: ConfigDict) -> None:
+    mixture, num_abilities = config.mixture, len(config.abilities)
+    _one_of("mixture.rule", mixture.rule, RULES)
+    for name in mixture.signals:
+        _one_of("mixture.signals", name, SIGNALS)
+    require(
+        0 <= mixture.floor < 1,
+        "mixture.floor",
+        mixture.floor,
+        "every weight is at least floor / K, and K of them sum to 1: must be in [0, 1)",
+    )
+    caps = [ability.max_weight for ability in config.abilities.values()]
+    require(
+        sum(caps) >= 1 and min(caps) >= mixture.floor / num_abilities,
+        "abilities.*.max_weight",
+        caps,
+        "the caps must sum to at least 1, and none may be below mixture.floor / K = "
+        f"{mixture.floor / num_abilities:g}",
+    )
+    given = [ability.weight for ability in config.abilities.values()]
+    prior(mixture.prior, [1.0] * num_abilities, mixture.temperature, given)
+
+
+def _check_mesh(config: ConfigDict) -> None:
+    mesh = config.mesh
+    sizes = [mesh.ability, mesh.data, mesh.model]
+    require(
+        all(size == -1 or size >= 1 for size in sizes) and sizes.count(-1) <= 1,
+        "mesh",
+        sizes,
+        "axis sizes must be at least 1, and at most one may be -1 (the rest)",
+    )
+
+
+def to_plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON can hold it, in its own order (abilities keep theirs)."""
+    return {
+        key: to_plain(value) if isinstance(value, ConfigDict) else _jsonable(value)
+        for key, value in config.items()
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    return json.loads(json.dumps(value))  # tuples become lists
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """`{"run": {"seed": 0}}` -> `{"run.seed": 0}`."""
+    flat = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def _bound(config: Mapping) -> dict[str, Any]:
+    """The fields that make a run what it is."""
+    return {
+        path: value
+        for path, value in flatten(config).items()
+        if not any(path == free or path.startswith(f"{free}.") for free in FREE_FIELDS)
+    }
+
+
+def config_hash(config: Mapping) -> str:
+    """Twelve hex digits that name the computation this config describes."""
+    text = json.dumps(_bound(config), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def difference(old: Mapping, new: Mapping) -> list[str]:
+    """One line for each field in which two plain configs describe other runs."""
+    before, after = _bound(old), _bound(new)
+    absent = "(absent)"
+    return [
+        f"{path}: {before.get(path, absent)!r} -> {after.get(path, absent)!r}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path, absent) != after.get(path, absent)
+    ]

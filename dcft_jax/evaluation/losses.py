@@ -1,0 +1,119 @@
+"""Response-token loss and exact match of one ability's held-out examples.
+
+With one reference reply, a greedy decoder reproduces it exactly when every one
+of its tokens is the argmax given the tokens before it. So exact match needs one
+teacher-forced forward pass, and no decoding.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dcft_jax.models import ModelConfig, score_responses
+from dcft_jax.sharding import replicate
+
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Sums over the response tokens of each of N examples, in their own order."""
+
+    loss_sum_N: np.ndarray  # float32, nats
+    count_N: np.ndarray  # float32, response tokens
+    wrong_N: np.ndarray  # float32, tokens that are not the argmax
+    scored_N: np.ndarray  # bool: whole, and with a single reference reply
+
+
+def make_eval_step(config: ModelConfig) -> Callable[[Any, Batch], Batch]:
+    """Jitted `(params, batch) -> sums`, each float32 [S, B, M] over M segments.
+
+    The batch holds `tokens`, `loss_mask`, `segments`, `positions` [S, B, L] and
+    `scored` [S, B, M], whose shape says how many examples a row may hold.
+    """
+
+    def one_slot(params: Any, slot: Batch) -> Batch:
+        nll_BL, correct_BL, mask_BL = score_responses(config, params, slot)
+        wrong_BL = mask_BL & ~correct_BL
+        num_segments = slot["scored"].shape[-1]
+        member_BLM = jax.nn.one_hot(slot["segments"] - 1, num_segments)
+
+        def per_example(x_BL: jax.Array) -> jax.Array:
+            return jnp.einsum("bl,blm->bm", x_BL.astype(jnp.float32), member_BLM)
+
+        return {
+            "loss_sum": per_example(nll_BL),
+            "count": per_example(mask_BL),
+            "wrong": per_example(wrong_BL),
+        }
+
+    @jax.jit
+    def eval_step(params: Any, batch: Batch) -> Batch:
+        sums = jax.vmap(one_slot, in_axes=(None, 0))(params, batch)
+        # Every process reads all of it.
+        return jax.tree.map(replicate, sums)
+
+    return eval_step
+
+
+def score_split(
+    eval_step: Callable[[Any, Batch], Batch],
+    params: Any,
+    batches: Iterable[tuple[Batch, np.ndarray, np.ndarray]],
+    num_examples: int,
+) -> Scores:
+    """Scores a split given as (device batch, example_SBM, scored_SBM) triples."""
+    # Dispatch everything before reading anything back.
+    pending = [
+        (eval_step(params, batch), example_SBM, scored_SBM)
+        for batch, example_SBM, scored_SBM in batches
+    ]
+    names = ("loss_sum", "count", "wrong", "scored")
+    out = {name: np.zeros(num_examples, np.float32) for name in names}
+    for sums, example_SBM, scored_SBM in pending:
+        present_SBM = example_SBM >= 0
+        index = example_SBM[present_SBM]
+        for name, values_SBM in sums.items():
+            out[name][index] = np.asarray(values_SBM)[present_SBM]
+        out["scored"][index] = scored_SBM[present_SBM]
+    return Scores(
+        out["loss_sum"], out["count"], out["wrong"], out["scored"].astype(bool)
+    )
+
+
+def _ratio(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float]:
+    """Sum over count and its standard error, examples being the sampled units.
+
+    Linearised variance of a ratio estimator (Cochran, Sampling Techniques, 2.10):
+    tokens of one example are not independent, so they are not counted as such.
+    """
+    sum_N, count_N = sum_N.astype(np.float64), count_N.astype(np.float64)
+    total, num_examples = count_N.sum(), len(count_N)
+    if total == 0:
+        return float("nan"), float("nan")
+    mean = sum_N.sum() / total
+    if num_examples < 2:
+        return float(mean), float("nan")
+    residual_N = sum_N - mean * count_N
+    variance = num_examples / (num_examples - 1) * np.sum(residual_N**2) / total**2
+    return float(mean), float(np.sqrt(variance))
+
+
+def mean_loss(scores: Scores) -> tuple[float, float]:
+    """Mean loss per response token in nats, and its standard error."""
+    return _ratio(scores.loss_sum_N, scores.count_N)
+
+
+def exact_match(scores: Scores) -> tuple[float, float]:
+    """Share of single-reference examples reproduced exactly, and standard error."""
+    right_N = (scores.wrong_N == 0)[scores.scored_N]
+    return _ratio(right_N, np.ones(len(right_N)))
+
+
+def paired_progress(before_sum_N: np.ndarray, scores: Scores) -> tuple[float, float]:
+    """Decrease of the loss per token on the same examples, and standard error."""
+    return _ratio(before_sum_N - scores.loss_sum_N, scores.count_N)

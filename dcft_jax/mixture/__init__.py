@@ -1,0 +1,35 @@
+"""Mixture weights of abilities: signals, rules, allocation to slots.
+
+Usable alone in any training loop; start at `RULES` and `allocate`.
+"""
+
+from dcft_jax.mixture.allocation import allocate, objective_weights
+from dcft_jax.mixture.feedback import Feedback, unmeasured
+from dcft_jax.mixture.priors import prior
+from dcft_jax.mixture.rules import (
+    RULES,
+    MirrorDescentState,
+    MixtureRule,
+    mirror_descent,
+    static,
+)
+from dcft_jax.mixture.signals import SIGNALS, normalised_gap, paired_progress
+from dcft_jax.mixture.simplex import cap, mix_floor
+
+__all__ = [
+    "RULES",
+    "SIGNALS",
+    "Feedback",
+    "MirrorDescentState",
+    "MixtureRule",
+    "allocate",
+    "cap",
+    "mirror_descent",
+    "mix_floor",
+    "normalised_gap",
+    "objective_weights",
+    "paired_progress",
+    "prior",
+    "static",
+    "unmeasured",
+]

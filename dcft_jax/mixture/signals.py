@@ -1,0 +1,61 @@
+"""Signals: what a rule climbs. Pure functions `Feedback -> signal_K`.
+
+A signal is high where more of an ability is wanted, and comparable across abilities:
+1 is about "everything there is to learn". nan means "no information". Raw loss is
+none: it would chase the ability with the highest entropy for ever.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from dcft_jax.mixture.feedback import Feedback
+
+# An ability that starts this close to its reference, in nats or in standard errors, has
+# nothing to learn that the loss could show; dividing by less would turn noise into a
+# signal, and the weight would follow an ability that is all entropy.
+MIN_RANGE = 0.05
+MIN_RANGE_STDERR = 10.0
+
+
+def normalised_gap(feedback: Feedback) -> jax.Array:
+    """What is left to learn, as a share of what there was.
+
+    `max(0, (val - reference) / (initial - reference))`: 1 at the start, 0 at the
+    reference, above 1 if the ability got worse. A gap g within its standard error e
+    counts as none: it is multiplied by `max(0, 1 - e^2 / g^2)`. No information where
+    the reference is unknown: the gap to zero loss would be the entropy of the data.
+    Velocitune (arXiv:2411.14318) uses the same ratio, clipped at 1.
+    """
+    gap_K = feedback.val_loss_K - feedback.reference_loss_K
+    share_K = _share(gap_K, feedback.val_loss_stderr_K, feedback)
+    return jnp.maximum(share_K, 0.0)  # nan stays nan
+
+
+def paired_progress(feedback: Feedback) -> jax.Array:
+    """What the last interval taught, as a share of what there was.
+
+    `p / (initial - reference)` with p the mean decrease of the loss of the same mix-val
+    rows since the last update; an unknown reference counts as 0 here. Progress within
+    its standard error e counts as none: it is multiplied by `max(0, 1 - e^2 / p^2)`.
+    Negative when the ability got worse.
+    """
+    return _share(feedback.progress_K, feedback.progress_stderr_K, feedback)
+
+
+SIGNALS: dict[str, Callable[[Feedback], jax.Array]] = {
+    "normalised_gap": normalised_gap,
+    "paired_progress": paired_progress,
+}
+
+
+def _share(value_K: jax.Array, stderr_K: jax.Array, feedback: Feedback) -> jax.Array:
+    """A value in nats, freed of noise, as a share of what there was to learn."""
+    stderr_K = jnp.nan_to_num(stderr_K)  # unknown counts as exact
+    range_K = feedback.initial_loss_K - jnp.nan_to_num(feedback.reference_loss_K)
+    range_K = jnp.maximum(range_K, jnp.maximum(MIN_RANGE, MIN_RANGE_STDERR * stderr_K))
+    # Positive-part shrinkage: James and Stein (1961), Breiman's garrote (1995).
+    noise_K = (stderr_K / jnp.where(value_K == 0, 1.0, value_K)) ** 2
+    share_K = value_K * jnp.maximum(1.0 - noise_K, 0.0) / range_K
+    return jnp.where(feedback.observed_K, share_K, jnp.nan)

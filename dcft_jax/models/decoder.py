@@ -1,0 +1,189 @@
+"""A decoder-only language model: NNX modules behind pure functions.
+
+Parameters are a plain nested dict of arrays; the layers are stacked on a leading axis
+[num_layers, ...] and run by `jax.lax.scan`, so compile time does not grow with depth.
+Leaves are named `kernel`, `bias`, `scale` (norms) and `embedding`.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dcft_jax import sharding
+from dcft_jax.models import attention, layers
+from dcft_jax.models.attention import View
+from dcft_jax.models.config import ModelConfig, check_mesh
+
+Params = dict[str, Any]
+REMAT_POLICY = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each normalised before (and, if set, after) and added."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        norm = functools.partial(layers.RMSNorm, config, config.width)
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        self.attention = attention.Attention(config, rngs)
+        self.mlp = layers.MLP(config, rngs)
+        self.post_norms = config.post_norms
+        if config.post_norms:
+            self.attention_post_norm, self.mlp_post_norm = norm(), norm()
+
+    def __call__(self, x_BLD: jax.Array, view: View) -> jax.Array:
+        update_BLD = self.attention(self.attention_norm(x_BLD), view)
+        if self.post_norms:
+            update_BLD = self.attention_post_norm(update_BLD)
+        x_BLD = x_BLD + update_BLD
+        update_BLD = self.mlp(self.mlp_norm(x_BLD))
+        if self.post_norms:
+            update_BLD = self.mlp_post_norm(update_BLD)
+        return x_BLD + update_BLD
+
+
+class Embedding(nnx.Module):
+    """Table of token vectors, read by row; also the output map if tied."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.embedding = nnx.Param(layers.embedding_table(config, rngs))
+
+    def __call__(self, tokens_BL: jax.Array) -> jax.Array:
+        config = self.config
+        table_VD = self.embedding[...]
+        spec = sharding.ambient_spec(config.rules, ("batch", None, None))
+        if spec is not None:
+            # Whole rows first: the compiler would otherwise gather the activations.
+            whole = sharding.ambient_spec(config.rules, ("vocab", None))
+            table_VD = jax.sharding.reshard(table_VD, whole)
+        # An identifier outside the vocabulary gives nan, not a neighbour's vector.
+        rows_BLD = table_VD.at[tokens_BL].get(mode="fill", out_sharding=spec)
+        rows_BLD = rows_BLD.astype(config.dtype)
+        if config.scale_embeddings:
+            rows_BLD = rows_BLD * jnp.asarray(config.width**0.5, config.dtype)
+        return rows_BLD
+
+
+class Decoder(nnx.Module):
+    """Embedding, stacked blocks, final norm and, unless tied, the output map."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = Embedding(config, rngs)
+        make_block = functools.partial(Block, config)
+        self.layers = jax.vmap(make_block)(rngs.split(config.num_layers))
+        self.final_norm = layers.RMSNorm(config, config.width)
+        if not config.tie_embeddings:
+            shape, axes = (config.width, config.vocab_size), ("embed", "vocab")
+            self.head = layers.projection(config, "BLD,DV->BLV", shape, axes, rngs=rngs)
+
+    def hidden(self, tokens_BL, segments_BL, positions_BL) -> jax.Array:
+        config = self.config
+        local, everything = attention.views(
+            config, tokens_BL.shape[1], segments_BL, positions_BL
+        )
+        is_local = config.is_local()
+        mixed = len(set(is_local)) > 1
+
+        def step(x_BLD, layer):
+            block, flag = layer
+            view = local if is_local[0] else everything
+            if mixed:
+                pick = functools.partial(jnp.where, flag)
+                view = jax.tree.map(pick, local, everything)
+            return block(x_BLD, view), None
+
+        if config.remat != "none":
+            # Inside a scan nothing can be merged with the recomputation anyway.
+            policy = REMAT_POLICY[config.remat]
+            step = jax.checkpoint(step, policy=policy, prevent_cse=False)
+        x_BLD = self.embed(tokens_BL)
+        x_BLD, _ = jax.lax.scan(step, x_BLD, (self.layers, jnp.asarray(is_local)))
+        return self.final_norm(x_BLD)
+
+    def unembed(self, x_BLD: jax.Array) -> jax.Array:
+        config = self.config
+        spec = sharding.ambient_spec(config.rules, ("batch", None, "vocab"))
+        if config.tie_embeddings:
+            equation, kernel = "BLD,VD->BLV", self.embed.embedding[...]
+        else:
+            equation, kernel = "BLD,DV->BLV", self.head.kernel[...]
+        logits_BLV = jnp.einsum(
+            equation,
+            x_BLD,
+            kernel.astype(config.dtype),
+            out_sharding=spec,
+            preferred_element_type=jnp.float32,
+        )
+        return layers.soft_cap(logits_BLV, config.logits_softcap)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init(config: ModelConfig, key: jax.Array) -> Params:
+    """Random parameters, every shard drawn in place on the mesh of `jax.set_mesh`.
+
+    Raises:
+      ValueError: if the mesh splits an axis of the parameters unevenly.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.explicit_axes:
+        check_mesh(config, mesh)
+    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
+
+
+def apply(
+    config: ModelConfig,
+    params: Params,
+    tokens_BL: jax.Array,
+    segments_BL: jax.Array | None = None,
+    positions_BL: jax.Array | None = None,
+) -> jax.Array:
+    """Next-token logits.
+
+    Args:
+      config: the decoder.
+      params: as returned by `init`.
+      tokens_BL: int32 token identifiers.
+      segments_BL: int32; tokens see only their own segment. None: one segment per row.
+      positions_BL: int32, of the rotary embedding. None: the index in the row, which
+        gives the same logits, as only differences within a segment count.
+
+    Returns:
+      float32 [B, L, V]; on a mesh split over rows and vocabulary.
+    """
+    return unembed(
+        config, params, hidden(config, params, tokens_BL, segments_BL, positions_BL)
+    )
+
+
+def hidden(
+    config: ModelConfig,
+    params: Params,
+    tokens_BL: jax.Array,
+    segments_BL: jax.Array | None = None,
+    positions_BL: jax.Array | None = None,
+) -> jax.Array:
+    """Final normalised activations [B, L, D] in the compute dtype; see `apply`."""
+    return _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL)
+
+
+def unembed(config: ModelConfig, params: Params, x_BLD: jax.Array) -> jax.Array:
+    """Logits, float32 [B, L, V], of the activations that `hidden` returns."""
+    return _merge(config, params).unembed(x_BLD)
+
+
+def _merge(config: ModelConfig, params: Params) -> Decoder:
+    return nnx.merge(_structure(config), params)
+
+
+@functools.lru_cache(maxsize=32)
+def _structure(config: ModelConfig) -> nnx.GraphDef[Decoder]:
+    """The module without its arrays."""
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))

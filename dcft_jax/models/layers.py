@@ -1,0 +1,154 @@
+"""Parts of a decoder layer: projections, norms, the gated MLP, rotary embedding.
+
+Axes: B rows, L length, D width, F hidden, H query heads, G key/value heads,
+C channels of one head, V vocabulary.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from dcft_jax import sharding
+from dcft_jax.models.config import ModelConfig
+
+Axes = tuple[str | None, ...]
+ACTIVATION = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis, in float32 (arXiv:1910.07467)."""
+
+    def __init__(self, config: ModelConfig, size: int):
+        self.config = config
+        start = 1.0 - config.norm_offset
+        self.scale = nnx.Param(jnp.full((size,), start, config.param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        power = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        scale = self.config.norm_offset + self.scale[...].astype(jnp.float32)
+        y32 = x32 * jax.lax.rsqrt(power + self.config.norm_eps) * scale
+        return y32.astype(x.dtype)
+
+
+class MLP(nnx.Module):
+    """Gated MLP: SwiGLU or GeGLU (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        wide, axes = (config.width, config.hidden), ("embed", "mlp")
+        residual = 0.5 / config.num_layers
+        self.gate = projection(config, "BLD,DF->BLF", wide, axes, rngs=rngs)
+        self.up = projection(config, "BLD,DF->BLF", wide, axes, rngs=rngs)
+        self.down = projection(
+            config, "BLF,FD->BLD", wide[::-1], axes[::-1], gain=residual, rngs=rngs
+        )
+
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        inner = sharding.ambient_spec(self.config.rules, ("batch", None, "mlp"))
+        outer = sharding.ambient_spec(self.config.rules, ("batch", None, None))
+        activation = ACTIVATION[self.config.activation]
+        gate_BLF = activation(self.gate(x_BLD, out_sharding=inner))
+        up_BLF = self.up(x_BLD, out_sharding=inner)
+        return self.down(gate_BLF * up_BLF, out_sharding=outer)
+
+
+def projection(
+    config: ModelConfig,
+    equation: str,
+    shape: tuple[int, ...],
+    axes: Axes,
+    *,
+    rngs: nnx.Rngs,
+    num_inputs: int = 1,
+    gain: float = 1.0,
+    bias: bool = False,
+) -> nnx.Einsum:
+    """Linear map by einsum; the first `num_inputs` axes of the kernel are contracted.
+
+    The kernel is drawn from a truncated normal of variance gain / fan-in; the bias,
+    over the remaining axes, starts at zero.
+    """
+    inputs, outputs = range(num_inputs), range(num_inputs, len(shape))
+    kernel_init = jax.nn.initializers.variance_scaling(
+        gain, "fan_in", "truncated_normal", in_axis=inputs, out_axis=outputs
+    )
+    bias_axes = axes[num_inputs:]
+    return nnx.Einsum(
+        equation,
+        shape,
+        shape[num_inputs:] if bias else None,
+        dtype=config.dtype,
+        param_dtype=jnp.dtype(config.param_dtype),
+        kernel_init=_sharded(kernel_init, config, axes),
+        bias_init=_sharded(jax.nn.initializers.zeros, config, bias_axes),
+        rngs=rngs,
+    )
+
+
+def embedding_table(config: ModelConfig, rngs: nnx.Rngs) -> jax.Array:
+    """Table [V, D] of standard deviation D ** -0.5: tied logits start at unit scale."""
+    init = jax.nn.initializers.normal(1.0 / math.sqrt(config.width))
+    init = _sharded(init, config, ("vocab", "embed"))
+    return init(rngs.params(), (config.vocab_size, config.width), config.param_dtype)
+
+
+def rope_frequencies(config: ModelConfig, local: bool) -> np.ndarray:
+    """Radians per position of each pair of channels, float32 [C/2] (arXiv:2104.09864).
+
+    Windowed (local) layers have their own base if one is set and are never scaled.
+    """
+    theta = (local and config.local_rope_theta) or config.rope_theta
+    exponents = np.arange(0, config.head_dim, 2) / config.head_dim
+    frequencies = theta**-exponents
+    if not local and config.rope_scaling == "linear":
+        frequencies = frequencies / config.rope_scaling_factor
+    if not local and config.rope_scaling == "llama3":
+        frequencies = _llama3_frequencies(config, frequencies)
+    return frequencies.astype(np.float32)
+
+
+def rope_angles(
+    config: ModelConfig, positions_BL: jax.Array, local: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine, float32 [B, L, 1, C/2], broadcast over heads by `rotate`."""
+    frequencies = rope_frequencies(config, local)
+    angles = positions_BL.astype(jnp.float32)[:, :, None, None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_BLHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Turns channel i together with channel i + C/2 (the half-rotation layout)."""
+    first, second = jnp.split(x_BLHC.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x_BLHC.dtype)
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """Smooth limit to (-cap, cap); 0 means no limit (Gemma 2, arXiv:2408.00118)."""
+    return jnp.tanh(x / cap) * cap if cap else x
+
+
+def _llama3_frequencies(config: ModelConfig, frequencies: np.ndarray) -> np.ndarray:
+    """Slow pairs are divided by the factor, fast ones kept, between them interpolated.
+
+    The context extension of Llama 3.1 (arXiv:2407.21783): what counts is how often a
+    pair turns within the original context.
+    """
+    low, high = config.rope_low_frequency_factor, config.rope_high_frequency_factor
+    turns = config.rope_original_length * frequencies / (2 * np.pi)
+    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequencies * (keep + (1.0 - keep) / config.rope_scaling_factor)
+
+
+def _sharded(init, config: ModelConfig, axes: Axes):
+    """The initialiser, drawing each shard on its own devices."""
+    spec = sharding.ambient_spec(config.rules, axes)
+    return functools.partial(init, out_sharding=spec)

@@ -1,0 +1,313 @@
+"""The plots of a run: from its history to a figure, or None where data are missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dcft_jax.reporting import canvas
+from dcft_jax.reporting.history import History
+from dcft_jax.reporting.summary import measured
+
+_CONFLICT_MAP = "RdBu"  # red: against each other, blue: together; colour-blind safe
+
+
+@dataclass(frozen=True)
+class Plot:
+    name: str
+    title: str
+    how_to_read: str
+    needs: str  # what is missing when there is no figure
+    draw: Callable[[History], Figure | None]
+
+
+def draw_weights(history: History) -> Figure | None:
+    """Mixture weights and, thin and dotted, the share of slots they turned into."""
+    weight_TK = history.per_ability("mixture/weight")
+    slots_TK = history.per_ability("mixture/slots")
+    if np.isnan(weight_TK).all():
+        return None
+    figure, (ax,) = canvas.figure()
+    _lines(ax, history, weight_TK, drawstyle="steps-post", linewidth=2.2)
+    share_TK = slots_TK / slots_TK.sum(axis=1, keepdims=True)
+    for k in range(len(history.abilities)):
+        step_N, share_N = canvas.known(history.step_T, share_TK[:, k])
+        mean_N = canvas.smooth(share_N, max(1, len(share_N) // 10))
+        style = canvas.line_style(k) | {"linestyle": ":"}
+        ax.plot(step_N, mean_N, **style, linewidth=1.3, alpha=0.8)
+    ax.set_ylim(bottom=0)
+    canvas.label(ax, "solid: weight   dotted: share of slots (moving mean)", "share")
+    canvas.legend(figure, ax)
+    return figure
+
+
+def draw_losses(history: History) -> Figure | None:
+    """Loss on the training batches (left) and on mix-val with its error (right)."""
+    train_TK = history.per_ability("train/loss")
+    mix_val_TK = history.per_ability("mix_val/loss")
+    if np.isnan(train_TK).all() and np.isnan(mix_val_TK).all():
+        return None
+    figure, (left, right) = canvas.figure(2, sharey=True)
+    for k, ability in enumerate(history.abilities):
+        step_N, loss_N = canvas.known(history.step_T, train_TK[:, k])
+        style = canvas.line_style(k)
+        left.plot(step_N, loss_N, **style, linewidth=0.8, alpha=0.35)
+        mean_N = canvas.smooth(loss_N, max(1, len(loss_N) // 15))
+        left.plot(step_N, mean_N, **style, linewidth=2, label=ability)
+    _lines(right, history, mix_val_TK, marker="o", markersize=3.5)
+    _bands(right, history, mix_val_TK, history.per_ability("mix_val/loss_stderr"))
+    canvas.label(left, "training batches (bold: moving mean)", "nats per token")
+    canvas.label(right, "mix-val (band: ± standard error)", "")
+    canvas.legend(figure, left)
+    return figure
+
+
+def draw_exact_match(history: History) -> Figure | None:
+    match_TK = 100 * history.per_ability("mix_val/exact_match")
+    if np.isnan(match_TK).all():
+        return None
+    figure, (ax,) = canvas.figure(height=3.0)
+    _lines(ax, history, match_TK, marker="o", markersize=3.5)
+    ax.set_ylim(bottom=0)
+    canvas.label(ax, "greedy answers on mix-val", "exact match (%)")
+    canvas.legend(figure, ax)
+    return figure
+
+
+def draw_before_after(history: History) -> Figure | None:
+    """Test loss and exact match per ability before (pale) and after (full)."""
+    abilities = dict((history.summary or measured(history))["abilities"])
+    if all(record["test_loss_before"] is None for record in abilities.values()):
+        return None
+    figure, (left, right) = canvas.figure(2)
+    for k, record in enumerate(abilities.values()):
+        _bars(left, k, record, "test_loss", 1.0)
+        _bars(right, k, record, "exact_match", 100.0)
+        baseline = record.get("majority_baseline")
+        if baseline is not None:
+            ends = (k - 0.45, k + 0.45)
+            style = {"color": canvas.INK, "linestyle": "--", "linewidth": 1.3}
+            line = right.hlines(100 * baseline, *ends, **style)
+            line.set_label("always the most frequent answer")
+    for ax in (left, right):
+        ax.set_xticks(range(len(abilities)), list(abilities))
+        ax.grid(visible=False, axis="x")
+    canvas.label(left, "test loss: before (pale), after (full)", "nats per token", "")
+    canvas.label(right, "exact match: before (pale), after (full)", "%", "")
+    handles, names = right.get_legend_handles_labels()
+    if handles:
+        style = {"frameon": False, "fontsize": 8.5, "labelcolor": canvas.INK}
+        right.legend(handles[:1], names[:1], loc="upper right", **style)
+        right.margins(y=0.2)
+    return figure
+
+
+def draw_cosines(history: History) -> Figure | None:
+    """Cosine of every pair of abilities over time, and the last whole matrix."""
+    cosine_TKK = history.cosines()
+    measured_T = ~np.isnan(cosine_TKK).all(axis=(1, 2))
+    if not measured_T.any():
+        return None
+    last_step, last_KK = history.step_T[measured_T][-1], cosine_TKK[measured_T][-1]
+    step_T, cosine_TKK = canvas.thin(history.step_T[measured_T], cosine_TKK[measured_T])
+    names = history.abilities
+    pairs = list(combinations(range(len(names)), 2))
+    height = max(3.6, 1.0 + 0.24 * len(pairs))
+    figure, (left, right) = canvas.figure(2, height, width_ratios=(2.2, 1))
+    pair_PT = np.stack([cosine_TKK[:, i, j] for i, j in pairs])
+    limit = max(0.1, float(np.nanmax(np.abs(pair_PT))))
+    scale = {"cmap": _CONFLICT_MAP, "vmin": -limit, "vmax": limit}
+    edges = np.append(step_T, step_T[-1] + _gap(step_T))
+    rows = np.arange(len(pairs) + 1) - 0.5
+    image = left.pcolormesh(edges, rows, pair_PT, rasterized=True, **scale)
+    between = "\n" if len(pairs) <= 6 else " · "
+    labels = [f"{names[i]}{between}{names[j]}" for i, j in pairs]
+    left.set_yticks(range(len(pairs)), labels)
+    left.invert_yaxis()
+    _matrix(right, last_KK, names, scale)
+    for ax in (left, right):
+        ax.grid(visible=False)
+    bar = figure.colorbar(image, ax=right, shrink=0.85)
+    bar.ax.tick_params(colors=canvas.INK, labelsize=8)
+    canvas.label(left, "every pair over time", "")
+    canvas.label(right, f"at step {last_step}", "", "")
+    return figure
+
+
+def draw_coefficients(history: History) -> Figure | None:
+    """Coefficients of the update next to the weights they would be without conflict."""
+    coefficient_TK = history.per_ability("conflict/coefficient")
+    if np.isnan(coefficient_TK).all():
+        return None
+    figure, (ax,) = canvas.figure(height=3.0)
+    _lines(ax, history, coefficient_TK, linewidth=1.6)
+    weight_TK = history.per_ability("mixture/weight")
+    for k in range(len(history.abilities)):
+        style = canvas.line_style(k) | {"linestyle": ":"}
+        step_N, weight_N = canvas.known(history.step_T, weight_TK[:, k])
+        ax.plot(step_N, weight_N, **style, drawstyle="steps-post", linewidth=1.3)
+    canvas.label(ax, "solid: coefficient   dotted: weight", "coefficient")
+    canvas.legend(figure, ax)
+    return figure
+
+
+def draw_conflict(history: History) -> Figure | None:
+    """How often the resolver acted so far, and how much it changed the update."""
+    step_N, acted_N = canvas.known(history.step_T, history.scalar("conflict/acted"))
+    if not len(step_N):
+        return None
+    figure, (left, right) = canvas.figure(2, height=2.9)
+    share_N = 100 * np.cumsum(acted_N) / np.arange(1, len(acted_N) + 1)
+    left.plot(step_N, share_N, color=canvas.INK, linewidth=2)
+    left.set_ylim(0, 105)
+    change = canvas.known(history.step_T, 100 * history.scalar("conflict/change"))
+    right.plot(*change, color=canvas.INK, linewidth=1, marker=".", markersize=4)
+    right.set_ylim(bottom=0)
+    canvas.label(left, "resolver acted, running share", "logged steps (%)")
+    canvas.label(right, "how far it moved the update", "change of the mean (%)")
+    return figure
+
+
+def draw_speed(history: History) -> Figure | None:
+    """Throughput, and the share of the time so far that went into evaluation."""
+    speed = canvas.known(history.step_T, history.scalar("train/tokens_per_s"))
+    if not len(speed[0]):
+        return None
+    figure, (left, right) = canvas.figure(2, height=2.9)
+    left.plot(*speed, color=canvas.INK, linewidth=1.3)
+    left.set_ylim(bottom=0)
+    left.yaxis.set_major_formatter("{x:,.0f}")
+    eval_T = np.cumsum(np.nan_to_num(history.scalar("run/eval_s")))
+    wall_T = history.scalar("wall_s")
+    share_T = np.divide(100 * eval_T, wall_T, out=wall_T * np.nan, where=wall_T > 0)
+    right.plot(*canvas.known(history.step_T, share_T), color=canvas.INK, linewidth=2)
+    right.set_ylim(0, 105)
+    canvas.label(left, "training speed", "tokens per second")
+    canvas.label(right, "evaluation, share of time so far", "wall time (%)")
+    return figure
+
+
+PLOTS = (
+    Plot(
+        "weights",
+        "Mixture weights",
+        "How much each ability counts in the objective. The weights move at "
+        "evaluations only; the dotted share of slots should stay close to them.",
+        "mixture weights",
+        draw_weights,
+    ),
+    Plot(
+        "losses",
+        "Loss per ability",
+        "Lower is better. Compare a curve with its own start: the level depends on "
+        "how predictable the replies are, so abilities do not compare directly.",
+        "losses",
+        draw_losses,
+    ),
+    Plot(
+        "exact-match",
+        "Exact match during training",
+        "Share of replies reproduced exactly by greedy decoding, over the examples "
+        "that have a single right reply.",
+        "exact match on mix-val",
+        draw_exact_match,
+    ),
+    Plot(
+        "before-after",
+        "Test split, before and after",
+        "Bars with one standard error, on examples that nothing in training reads. "
+        "An exact match at the majority line is what one constant answer scores.",
+        "a test evaluation",
+        draw_before_after,
+    ),
+    Plot(
+        "cosines",
+        "Do the abilities pull together?",
+        "Cosine between the gradients of two abilities. Red: a step for one undoes "
+        "the other. Blue: they help each other. White: they do not meet.",
+        "gradient cosines of at least two abilities",
+        draw_cosines,
+    ),
+    Plot(
+        "coefficients",
+        "Coefficients of the update",
+        "The update is the sum of the ability gradients times these. Where solid and "
+        "dotted lines agree, nothing conflicted; the gap is the resolver's work.",
+        "coefficients of the resolver",
+        draw_coefficients,
+    ),
+    Plot(
+        "conflict",
+        "How often the resolver acted",
+        "Left: share of the logged steps so far with a conflict that was resolved. "
+        "Right: length of the change relative to the plain weighted mean.",
+        "a record of resolved conflicts",
+        draw_conflict,
+    ),
+    Plot(
+        "speed",
+        "Speed",
+        "Dips on the left are slow steps; the right tells what evaluation costs.",
+        "training speed",
+        draw_speed,
+    ),
+)
+
+
+def _lines(ax: Axes, history: History, value_TK: np.ndarray, **style: Any) -> None:
+    for k, ability in enumerate(history.abilities):
+        step_N, value_N = canvas.known(history.step_T, value_TK[:, k])
+        ax.plot(step_N, value_N, **(canvas.line_style(k) | style), label=ability)
+
+
+def _bands(
+    ax: Axes, history: History, value_TK: np.ndarray, stderr_TK: np.ndarray
+) -> None:
+    for k in range(len(history.abilities)):
+        color = canvas.line_style(k)["color"]
+        low_T = value_TK[:, k] - stderr_TK[:, k]
+        high_T = value_TK[:, k] + stderr_TK[:, k]
+        known_T = ~np.isnan(low_T)
+        band = (history.step_T[known_T], low_T[known_T], high_T[known_T])
+        ax.fill_between(*band, color=color, alpha=0.2, linewidth=0)
+
+
+def _bars(ax: Axes, k: int, record: dict, metric: str, scale: float) -> None:
+    color = canvas.line_style(k)["color"]
+    for when, offset, alpha in (("before", -0.2, 0.4), ("after", 0.2, 1.0)):
+        value = record[f"{metric}_{when}"]
+        if value is None:
+            continue
+        stderr = scale * (record[f"{metric}_stderr_{when}"] or 0.0)
+        x, height = k + offset, scale * value
+        ax.bar(x, height, 0.36, color=color, alpha=alpha)
+        ax.errorbar(x, height, stderr, color=canvas.INK, capsize=3, linewidth=1)
+        text = f"{height:.2f}" if scale == 1 else f"{height:.0f}"
+        line = scale * (record.get("majority_baseline") or 0.0) if scale != 1 else 0.0
+        top = {"xy": (x, max(height + stderr, line)), "xytext": (0, 3)}
+        style = {"ha": "center", "fontsize": 8.5, "color": canvas.INK}
+        ax.annotate(text, **top, textcoords="offset points", **style)
+
+
+def _matrix(
+    ax: Axes, cosine_KK: np.ndarray, names: tuple[str, ...], scale: dict
+) -> None:
+    ax.imshow(cosine_KK, **scale)
+    rotation = 30 if len(names) <= 4 else 60
+    ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    for i, j in np.ndindex(*cosine_KK.shape):
+        if not np.isnan(cosine_KK[i, j]):
+            strong = abs(cosine_KK[i, j]) > 0.6 * scale["vmax"]
+            color = "white" if strong else "#17181d"  # not INK: the cells keep theirs
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+            size = min(10, 38 / len(names))
+            ax.text(j, i, f"{cosine_KK[i, j]:.2f}", fontsize=size, **style)
+
+
+def _gap(step_T: np.ndarray) -> float:
+    return float(np.median(np.diff(step_T))) if len(step_T) > 1 else 1.0

@@ -1,0 +1,1 @@
+"""The trainer: state, step, optimizer, checkpoints and the loop that joins them."""

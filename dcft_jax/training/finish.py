@@ -1,0 +1,39 @@
+"""What a finished run leaves behind: summary.json, report.html and a table."""
+
+from typing import Any
+
+import jax
+
+from dcft_jax.reporting import (
+    build_summary,
+    load_history,
+    summary_table,
+    write_report,
+    write_summary,
+)
+from dcft_jax.training.run import Run
+from dcft_jax.training.state import TrainState
+
+
+def finish(run: Run, state: TrainState) -> dict[str, Any]:
+    """Writes the summary and the report, shows both, returns the summary."""
+    data, metadata = run.data, run.metadata()
+    test = {name: data.rows[name]["test"] for name in run.abilities}
+    summary = build_summary(
+        load_history(run.workdir),
+        majority_baseline=data.majority_baseline,
+        test_examples={name: rows.num_examples for name, rows in test.items()},
+        scored_examples={n: rows.num_scored for n, rows in test.items()},
+        num_parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        config_hash=metadata["config_hash"],
+        versions=metadata["versions"],
+    )
+    write_summary(run.workdir / "summary.json", summary)
+    report = write_report(run.workdir)
+    run.console.print(summary_table(summary))
+    run.console.print("Mixture weights over time", " / ".join(run.abilities))
+    for step, weights_K in summary["weights_path"]:
+        shown = " / ".join(f"{weight:.3f}" for weight in weights_K)
+        run.console.print(f"  step {step:>6}: {shown}", highlight=False)
+    run.console.print(f"Report: {report}", soft_wrap=True)
+    return summary

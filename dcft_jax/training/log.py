@@ -1,0 +1,145 @@
+"""Metrics of the training steps, read one step late.
+
+Step t's numbers are fetched after step t + 1 was dispatched, so the device never
+waits for the host to log.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dcft_jax.reporting import Progress, Writer
+from dcft_jax.training.run import Run
+from dcft_jax.training.step import StepMetrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One step on the host: the device's metrics are numpy arrays here."""
+
+    step: int
+    metrics: StepMetrics
+    slots_K: np.ndarray
+    position_K: np.ndarray
+
+
+class StepLog:
+    """Collects steps into windows of `run.log_every` and writes each window."""
+
+    def __init__(
+        self, run: Run, writer: Writer, progress: Progress, tokens_K: np.ndarray
+    ):
+        self._run, self._writer, self._progress = run, writer, progress
+        self._tokens_K = tokens_K.astype(np.float64)
+        self._pending: tuple[int, StepMetrics, np.ndarray, np.ndarray] | None = None
+        self._window: list[Row] = []
+        self._started = time.perf_counter()
+
+    def defer(
+        self,
+        step: int,
+        metrics: StepMetrics,
+        counts_K: np.ndarray,
+        position_K: np.ndarray,
+    ) -> None:
+        """Takes the device metrics of the step that ended as number `step`."""
+        previous, self._pending = self._pending, (step, metrics, counts_K, position_K)
+        if previous:
+            self._record(*previous)
+        elif not self._window:
+            self._started = time.perf_counter()
+
+    def flush(self) -> None:
+        """Reads and writes all that is pending; waits for the device."""
+        if self._pending:
+            pending, self._pending = self._pending, None
+            self._record(*pending)
+        if self._window:
+            self._write_window()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._writer.write(step, metrics)
+        self._progress.update(step, metrics)
+
+    def _record(
+        self,
+        step: int,
+        metrics: StepMetrics,
+        counts_K: np.ndarray,
+        position_K: np.ndarray,
+    ) -> None:
+        values: StepMetrics = jax.device_get(metrics)
+        self._check_finite(step, values)
+        self._tokens_K += values.count_K
+        self._window.append(Row(step, values, counts_K, position_K))
+        if step % self._run.config.run.log_every == 0:
+            self._write_window()
+
+    def _check_finite(self, step: int, values: StepMetrics) -> None:
+        bad_K = ~np.isfinite(values.loss_sum_K)
+        if not bad_K.any() and np.isfinite(values.grad_norm):
+            return
+        names = [self._run.abilities[k] for k in np.flatnonzero(bad_K)]
+        what = f"the loss of {', '.join(names)}" if names else "the gradient"
+        raise FloatingPointError(
+            f"{what} is not finite at step {step}. The last good checkpoint is kept in "
+            f"{self._run.workdir / 'checkpoints'}; look at the data around this step, "
+            "or start anew with a lower optimizer.learning_rate."
+        )
+
+    def _write_window(self) -> None:
+        rows, self._window = self._window, []
+        now = time.perf_counter()
+        seconds, self._started = (now - self._started) / len(rows), now
+        last = rows[-1].step
+        tokens_per_step = self._run.rows_per_step * self._run.config.data.seq_len
+        metrics = {
+            "train/step_s": seconds,
+            "train/tokens_per_s": tokens_per_step / seconds,
+            "train/tokens": float(last * tokens_per_step),
+            "train/learning_rate": float(jnp.asarray(self._run.schedule(last - 1))),
+            "train/grad_norm": _mean([row.metrics.grad_norm for row in rows]),
+            "conflict/acted": _mean([row.metrics.conflict.acted for row in rows]),
+            "conflict/change": _mean([row.metrics.conflict.change for row in rows]),
+            "conflict/min_cosine": _mean(
+                [row.metrics.conflict.min_cosine for row in rows]
+            ),
+            **self._per_ability(rows),
+        }
+        self.write(last, {k: v for k, v in metrics.items() if np.isfinite(v)})
+
+    def _per_ability(self, rows: list[Row]) -> dict[str, float]:
+        names = self._run.abilities
+        loss_K = np.sum([row.metrics.loss_sum_K for row in rows], axis=0)
+        count_K = np.sum([row.metrics.count_K for row in rows], axis=0)
+        slots_K = np.mean([row.slots_K for row in rows], axis=0)
+        conflicts = [row.metrics.conflict for row in rows]
+        coefficients_K = np.mean([c.coefficients_K for c in conflicts], axis=0)
+        cosines_KK = _nanmean(np.stack([c.cosines_KK for c in conflicts]))
+        epochs_K = rows[-1].position_K / self._run.train_rows_K
+        metrics = {}
+        for k, name in enumerate(names):
+            if count_K[k]:
+                metrics[f"train/loss/{name}"] = loss_K[k] / count_K[k]
+            metrics[f"train/response_tokens/{name}"] = self._tokens_K[k]
+            metrics[f"mixture/slots/{name}"] = slots_K[k]
+            metrics[f"mixture/epochs/{name}"] = epochs_K[k]
+            metrics[f"conflict/coefficient/{name}"] = coefficients_K[k]
+            for j in range(k + 1, len(names)):
+                metrics[f"conflict/cosine/{name}/{names[j]}"] = cosines_KK[k, j]
+        return {key: float(value) for key, value in metrics.items()}
+
+
+def _nanmean(x: np.ndarray) -> np.ndarray:
+    """Mean over the leading axis of what was measured; nan where nothing was."""
+    measured = np.isfinite(x)
+    total = np.where(measured, x, 0.0).sum(axis=0)
+    return np.where(measured.any(axis=0), total / measured.sum(axis=0).clip(1), np.nan)
+
+
+def _mean(values: list[jax.Array]) -> float:
+    return float(_nanmean(np.stack(values)))

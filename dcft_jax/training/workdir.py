@@ -1,0 +1,68 @@
+"""The folder of one run: who may use it, and whether it can hold the run."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dcft_jax.config import difference
+
+
+def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+    """Creates the folder, or opens the one of the same run.
+
+    Args:
+      config: the plain config; it is kept as `config.json`.
+
+    Raises:
+      OSError: the folder cannot be created or written.
+      ValueError: it belongs to a run with another config; the message shows
+        the difference.
+    """
+    workdir = Path(path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir) as probe:
+            probe.write(b"dcft")
+    except OSError as error:
+        raise OSError(
+            f"--workdir {workdir}: cannot be written ({error.strerror}); "
+            "free some space or name another folder"
+        ) from error
+    known = workdir / "config.json"
+    if known.exists():
+        lines = difference(json.loads(known.read_text()), config)
+        if lines:
+            raise ValueError(
+                f"--workdir {workdir} belongs to a run with another config:\n  "
+                + "\n  ".join(lines)
+                + "\nName another folder, or delete this one to start over."
+            )
+    write_json(known, config)
+    return workdir
+
+
+def check_space(workdir: Path, state_bytes: int, keep: int) -> None:
+    """Refuses to start a run whose checkpoints will not fit on the disk.
+
+    Raises:
+      OSError: names the folder, what is free and what is needed.
+    """
+    # One more than is kept: the new one is whole before the oldest goes.
+    needed, free = state_bytes * (keep + 1), shutil.disk_usage(workdir).free
+    if free < needed:
+        raise OSError(
+            f"--workdir {workdir}: {free / 2**30:.2f} GiB are free, but "
+            f"{keep} + 1 checkpoints need {needed / 2**30:.2f} GiB; free some "
+            "space, lower run.keep_checkpoints, or name another folder"
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Atomic: readers and crashes see the old file or the new one."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(scratch, path)

@@ -1,0 +1,183 @@
+"""Bad configs are refused with the field, its value and the way out."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base, quickstart
+from dcft_jax import config as config_lib
+from dcft_jax import sharding
+from dcft_jax.conflict import RESOLVERS
+from dcft_jax.models import ModelConfig, init
+from dcft_jax.training.optimizer import make_optimizer
+from dcft_jax.training.run import make_resolver, make_rule
+from dcft_jax.training.state import init_mixture, init_state
+from dcft_jax.training.step import make_train_step
+
+CONFIGS = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "base")
+# Chips of the slice that a config is written for; the others run anywhere.
+CHIPS = {"tpu_v4": 16}
+
+
+def load(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_is_valid_and_only_overrides(name: str):
+    config = load(name)
+    config_lib.validate(config)
+    ours = config_lib.flatten(config_lib.to_plain(config))
+    known = config_lib.flatten(config_lib.to_plain(base.get_config()))
+    new = {path for path in ours.keys() - known.keys()}
+    assert all(path.startswith("abilities.") for path in new)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_traces_on_its_mesh(name: str):
+    """The whole step type-checks, shardings included, without any device."""
+    config = load(name)
+    mesh = sharding.abstract_mesh(config.mesh, CHIPS.get(name, 1))
+    rules = sharding.Rules.from_config(config.mesh.rules)
+    model = ModelConfig.from_config(config.model, config.tokenizer.vocab_size, rules)
+    optimizer = make_optimizer(config.optimizer, config.run.num_steps)
+    rule, resolver = make_rule(config), make_resolver(config)
+    step = make_train_step(model, optimizer, resolver, rule)
+    num_abilities, data = len(config.abilities), config.data
+
+    def build():
+        prior_K = jax.numpy.full(num_abilities, 1 / num_abilities)
+        mixture = init_mixture(rule, prior_K, 8)
+        return init_state(init(model, jax.random.key(0)), optimizer, resolver, mixture)
+
+    def array(shape, dtype, *names):
+        spec = sharding.logical_to_spec(rules, names)
+        place = jax.sharding.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        rows = (data.num_slots, data.rows_per_slot, data.seq_len)
+        batch = {
+            f"{field}_SBL": array(rows, dtype, "slot", "batch", None)
+            for field, dtype in (
+                ("tokens", "int32"),
+                ("segments", "int32"),
+                ("positions", "int32"),
+                ("loss_mask", "bool"),
+            )
+        }
+        batch["ability_S"] = array((data.num_slots,), "int32", None)
+        batch["credit_K"] = array((num_abilities,), "float32", None)
+        before = jax.eval_shape(build)
+        after, metrics = jax.eval_shape(step, before, {}, batch)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+        if old.ndim > 1:
+            assert old.sharding.spec == new.sharding.spec
+    assert metrics.loss_sum_K.shape == (num_abilities,)
+
+
+BAD = [
+    ("data.num_slots", 2, r"data.num_slots = 2: .*there are 3"),
+    ("data.rows_per_slot", 0, "data.rows_per_slot = 0: must be at least 1"),
+    ("data.on_bad_row", "ignore", "data.on_bad_row = 'ignore': .*fail, skip"),
+    ("data.max_truncated_share", 1.5, r"in \[0, 1\]"),
+    ("data.decontamination_ngram", -1, "at least 0"),
+    ("tokenizer.vocab_size", 100, "tokenizer.vocab_size = 100: must be at least 300"),
+    ("mixture.rule", "magic", "mixture.rule = 'magic': .*mirror_descent"),
+    ("mixture.prior", "magic", "mixture.prior is 'magic', expected one of"),
+    ("mixture.floor", 1.0, "mixture.floor = 1.0: every weight is at least floor / K"),
+    ("abilities.maths.max_weight", 0.0, r"must be in \(0, 1\]"),
+    ("abilities.maths.mix_val", 0, "abilities.maths.mix_val = 0: must be at least 1"),
+    ("abilities.maths.reference_loss", -1.0, "must not be negative"),
+    ("conflict.resolver", "magic", "conflict.resolver = 'magic': .*dualproj"),
+    ("optimizer.schedule", "magic", "constant, cosine, wsd"),
+    ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 2"),
+    ("optimizer.learning_rate", -1.0, "optimizer.learning_rate = -1.0"),
+    ("run.eval_every", 0, "run.eval_every = 0: must be at least 1"),
+    ("mesh.data", -2, r"mesh = \[1, -2, 1\]: axis sizes"),
+    ("logging.wandb_mode", "magic", "online, offline"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), BAD)
+def test_bad_value_is_named(field: str, value, message: str):
+    config = quickstart.get_config()
+    *groups, name = field.split(".")
+    node = config
+    for group in groups:
+        node = node[group]
+    node[name] = value
+    with pytest.raises(ValueError, match=message):
+        config_lib.validate(config)
+
+
+def test_given_prior_off_the_simplex():
+    config = quickstart.get_config()
+    config.mixture.prior = "given"
+    for ability, weight in zip(config.abilities.values(), (0.5, 0.3, 0.3), strict=True):
+        ability.weight = weight
+    with pytest.raises(ValueError, match=r"sums to 1\.1, expected 1"):
+        config_lib.validate(config)
+
+
+def test_caps_that_leave_no_room():
+    config = quickstart.get_config()
+    for ability in config.abilities.values():
+        ability.max_weight = 0.3
+    with pytest.raises(ValueError, match="caps must sum to at least 1"):
+        config_lib.validate(config)
+
+
+def test_no_ability_and_no_source():
+    with pytest.raises(ValueError, match="name at least one ability"):
+        config_lib.validate(base.get_config())
+    config = base.get_config()
+    config.abilities.maths = base.ability({})
+    with pytest.raises(ValueError, match="abilities.maths.sources.*give it a source"):
+        config_lib.validate(config)
+
+
+def test_unknown_source_kind():
+    config = quickstart.get_config()
+    config.abilities.maths.sources.sums.kind = "parquet"
+    with pytest.raises(ValueError, match="sources.sums.kind = 'parquet'.*jsonl"):
+        config_lib.validate(config)
+
+
+def test_missing_tokenizer(tmp_path: Path):
+    config = quickstart.get_config()
+    config.tokenizer.path = str(tmp_path / "none.model")
+    with pytest.raises(FileNotFoundError, match=r"none.model.*train one"):
+        config_lib.validate(config)
+
+
+def test_every_resolver_and_rule_can_be_chosen():
+    config = quickstart.get_config()
+    for name in RESOLVERS:
+        config.conflict.resolver = name
+        config_lib.validate(config)
+        assert make_resolver(config).init(3) is not None
+    for name in ("static", "mirror_descent"):
+        config.mixture.rule = name
+        config_lib.validate(config)
+        make_rule(config)
+
+
+def test_plain_config_keeps_the_order_of_abilities():
+    plain = config_lib.to_plain(quickstart.get_config())
+    assert list(plain["abilities"]) == ["maths", "code", "general"]
+
+
+def test_hash_and_difference_ignore_only_what_changes_nothing():
+    one, two = (config_lib.to_plain(quickstart.get_config()) for _ in range(2))
+    two["logging"]["tensorboard"] = False
+    two["run"]["log_every"] = 7
+    assert config_lib.config_hash(one) == config_lib.config_hash(two)
+    assert config_lib.difference(one, two) == []
+    two["run"]["seed"] = 5
+    assert config_lib.config_hash(one) != config_lib.config_hash(two)
+    assert config_lib.difference(one, two) == ["run.seed: 0 -> 5"]

@@ -1,0 +1,81 @@
+"""The arrows between rooms: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dcft_jax"
+
+# room -> what else of the package it may import. A room may import itself.
+ALLOWED = {
+    "sharding": set(),
+    "conflict": set(),
+    "mixture": set(),
+    "data": set(),
+    "models": {"sharding"},
+    "evaluation": {"models", "sharding"},
+    "reporting": set(),
+    "config": {"conflict", "data", "mixture"},
+    "report": {"reporting"},
+    "main": {"training"},
+}
+STEP = {"models", "conflict", "mixture", "sharding", "training"}
+
+
+def _imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, as dotted names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("dcft_jax.")}
+
+
+def _rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in _imported(path)}
+
+
+def _files(room: str) -> list[Path]:
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_room_imports_only_what_it_may(room: str):
+    files = _files(room)
+    assert files
+    for path in files:
+        assert _rooms(path) <= ALLOWED[room] | {room}, path
+
+
+def test_every_room_is_listed():
+    names = {path.stem for path in PACKAGE.iterdir() if path.stem[0] not in "_."}
+    assert names - {"py", "training"} <= ALLOWED.keys()
+
+
+def test_step_imports_only_the_science():
+    assert _rooms(PACKAGE / "training" / "step.py") <= STEP
+
+
+def test_nobody_imports_the_loop_but_the_commands():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "main.py":
+            imported = _imported(path)
+            assert not any(n.startswith("dcft_jax.training.loop") for n in imported)
+
+
+def test_no_tensorflow_or_torch():
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                roots = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                roots = {node.module.split(".")[0]}
+            else:
+                continue
+            assert not roots & {"tensorflow", "torch", "clu", "chex"}, path

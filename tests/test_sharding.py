@@ -1,0 +1,136 @@
+"""Meshes, rules and placement."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dcft_jax import sharding
+
+RULES = sharding.Rules.from_config(
+    dict(slot="ability", batch="data", embed="data", heads="model", kv_heads=None)
+)
+
+
+def sizes(ability=2, data=-1, model=2):
+    return dict(ability=ability, data=data, model=model)
+
+
+def test_mesh_fills_in_the_rest_and_is_explicit():
+    mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
+    assert dict(mesh.shape) == dict(ability=2, data=2, model=2)
+    assert set(mesh.axis_types) == {AxisType.Explicit}
+
+
+def test_abstract_mesh_needs_no_devices():
+    mesh = sharding.abstract_mesh(sizes(ability=4), 256)
+    assert dict(mesh.shape) == dict(ability=4, data=32, model=2)
+    assert set(mesh.axis_types) == {AxisType.Explicit}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [sizes(ability=3), sizes(data=1), sizes(data=0), sizes(ability=-1), sizes(data=4)],
+)
+def test_impossible_mesh_is_refused(bad):
+    with pytest.raises(ValueError, match=r"mesh\.data=") as error:
+        sharding.mesh_shape(bad, 8)
+    assert "-1" in str(error.value)
+
+
+def test_rules_are_hashable_and_stable():
+    assert hash(RULES) == hash(sharding.Rules.from_config(dict(RULES.pairs)))
+    assert sharding.Rules.from_config(RULES) is RULES
+
+
+@pytest.mark.parametrize("bad", [dict(embed="modle"), dict(layers="model")])
+def test_unknown_names_in_rules_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        sharding.Rules.from_config(bad)
+
+
+def test_logical_to_spec():
+    spec = sharding.logical_to_spec(RULES, ("embed", "heads", None, "kv_heads"))
+    assert spec == P("data", "model", None, None)
+
+
+def test_collision_names_both_axes():
+    with pytest.raises(ValueError, match=r"'batch' and 'embed'.*'data'"):
+        sharding.logical_to_spec(RULES, ("batch", "embed"))
+
+
+def test_missing_rule_names_the_field():
+    with pytest.raises(ValueError, match=r"mesh\.rules\.mlp"):
+        sharding.logical_to_spec(RULES, ("mlp",))
+
+
+def test_ambient_spec_follows_the_mesh():
+    assert sharding.ambient_spec(RULES, ("batch",)) is None
+    explicit = sharding.make_mesh(sizes(), jax.devices()[:8])
+    with jax.set_mesh(explicit):
+        assert sharding.ambient_spec(RULES, ("batch", None)) == P("data", None)
+    kinds = (AxisType.Explicit, AxisType.Auto, AxisType.Explicit)
+    partly = jax.make_mesh((2, 2, 2), sharding.AXES, kinds, devices=jax.devices()[:8])
+    with jax.set_mesh(partly):
+        assert sharding.ambient_spec(RULES, ("batch", "heads")) == P(None, "model")
+
+
+def test_check_divisible_says_what_to_change():
+    mesh = sharding.abstract_mesh(sizes(), 8)
+    sharding.check_divisible((4, 6), P("data", "model"), mesh, "x")
+    with pytest.raises(ValueError, match=r"x: axis 1 .* size 5.*mesh\.model = 2"):
+        sharding.check_divisible((4, 5), P("data", "model"), mesh, "x")
+    with pytest.raises(ValueError, match="fewer axes"):
+        sharding.check_divisible((4,), P("data", "model"), mesh, "x")
+
+
+def test_place_splits_slots_and_rows_only():
+    mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
+    tokens_SBL = np.arange(4 * 2 * 3, dtype=np.int32).reshape(4, 2, 3)
+    batch = dict(tokens=tokens_SBL, ability=np.arange(4, dtype=np.int32))
+    placed = sharding.place(batch, mesh, RULES)
+    assert jax.typeof(placed["tokens"]).sharding.spec == P("ability", "data", None)
+    assert placed["tokens"].addressable_shards[0].data.shape == (2, 1, 3)
+    assert placed["ability"].sharding.is_fully_replicated
+    np.testing.assert_array_equal(placed["tokens"], tokens_SBL)
+
+
+def test_place_refuses_slots_that_do_not_divide():
+    mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
+    with pytest.raises(ValueError, match=r"tokens.*num_slots.*mesh\.ability = 2"):
+        sharding.place(dict(tokens=np.zeros((3, 2, 4), np.int32)), mesh, RULES)
+
+
+def test_concretize_keeps_specs_and_key_types():
+    mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
+
+    def make():
+        table = jax.sharding.reshard(jnp.zeros((4, 4)), P("data", "model"))
+        return dict(table=table, key=jax.random.key(0), step=jnp.zeros((), jnp.int32))
+
+    with jax.set_mesh(mesh):
+        abstract = jax.eval_shape(make)
+    concrete = sharding.concretize(abstract, mesh)
+    assert concrete["table"].sharding == NamedSharding(mesh, P("data", "model"))
+    assert concrete["step"].sharding == NamedSharding(mesh, P())
+    assert concrete["key"].dtype == abstract["key"].dtype
+
+
+def test_replicate_and_match_sharding():
+    mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
+    with jax.set_mesh(mesh):
+        split = jax.jit(lambda x: jax.sharding.reshard(x, P("data", "model")))
+        x = split(jnp.arange(16.0).reshape(4, 4))
+        whole = jax.jit(sharding.replicate)(x)
+        again = jax.jit(sharding.match_sharding)(whole, x)
+    assert whole.sharding.is_fully_replicated
+    assert again.sharding == x.sharding
+    np.testing.assert_array_equal(again, np.arange(16.0).reshape(4, 4))
+
+
+def test_replicate_without_a_mesh_is_the_identity():
+    x = jnp.arange(4.0)
+    assert sharding.replicate(x) is x
+    assert sharding.match_sharding(x, x) is x

@@ -1,0 +1,130 @@
+"""A run that was stopped anywhere continues as if it had never been."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from dcft_jax.training import checkpoint
+from dcft_jax.training.loop import train
+from dcft_jax.training.run import Run, abstract_state, open_run
+from dcft_jax.training.state import TrainState
+
+QUIET = Console(quiet=True)
+TIMES = ("wall_s", "run/eval_s", "train/step_s", "train/tokens_per_s")
+
+
+def final_state(run: Run) -> TrainState:
+    with (
+        jax.set_mesh(run.mesh),
+        checkpoint.open_checkpoints(run.workdir, 1, 100) as checkpoints,
+    ):
+        state = checkpoint.restore(checkpoints, abstract_state(run))
+    assert state is not None
+    return state
+
+
+def assert_same_bits(a: TrainState, b: TrainState) -> None:
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        where = jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=where)
+
+
+def records(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl without what a clock says."""
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def cut_at(run: Run, step: int, workdir: Path) -> Run:
+    """The same run as it was on disk when killed right after saving `step`."""
+    shutil.copytree(run.workdir, workdir)
+    (workdir / "summary.json").unlink()
+    for folder in (workdir / "checkpoints").iterdir():
+        if folder.name.isdigit() and int(folder.name) > step:
+            shutil.rmtree(folder)
+    return dataclasses.replace(run, workdir=workdir)
+
+
+@pytest.fixture(scope="module")
+def straight(
+    tmp_path_factory: pytest.TempPathFactory, task_files: dict[str, Path]
+) -> Run:
+    from tests.conftest import make_tiny_config
+
+    folder = tmp_path_factory.mktemp("straight")
+    config = make_tiny_config(task_files, folder / "cache")
+    config.run.update(save_every=1, keep_checkpoints=100)
+    run = open_run(config, folder / "run", QUIET, jax.devices()[:1])
+    train(run)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(7))
+def test_resume_is_bit_exact_at_every_step(straight: Run, step: int, tmp_path: Path):
+    run = cut_at(straight, step, tmp_path / "run")
+    summary = train(run)
+    assert_same_bits(final_state(run), final_state(straight))
+    assert records(run.workdir) == records(straight.workdir)
+    before = json.loads((straight.workdir / "summary.json").read_text())
+    assert summary["abilities"] == before["abilities"]
+    assert summary["weights_path"] == before["weights_path"]
+
+
+def launch(config_file: Path, workdir: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dcft_jax.main", "--config", str(config_file)]
+    return subprocess.Popen(
+        [*command, "--workdir", str(workdir)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
+    metrics = workdir / "metrics.jsonl"
+    for _ in range(1200):
+        lines = metrics.read_text().splitlines()[:-1] if metrics.exists() else []
+        if any(json.loads(line)["step"] >= step for line in lines):
+            return
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} was not reached")
+
+
+@pytest.mark.slow
+def test_kill_dash_nine_and_resume(tiny_config: ConfigDict, tmp_path: Path):
+    with tiny_config.unlocked():
+        tiny_config.run.update(num_steps=40, eval_every=5, save_every=3, log_every=1)
+    config_file = tmp_path / "config.py"
+    plain = json.loads(tiny_config.to_json_best_effort())
+    config_file.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict({plain!r})\n"
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = launch(config_file, killed)
+    wait_for_step(killed, 7, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    for workdir in (killed, whole):
+        assert launch(config_file, workdir).wait() == 0
+    assert records(killed) == records(whole)
+    run = open_run(tiny_config, whole, QUIET, jax.devices()[:1])
+    assert_same_bits(
+        final_state(dataclasses.replace(run, workdir=killed)), final_state(run)
+    )
