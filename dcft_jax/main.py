@@ -30,7 +30,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    name = Path(path.split(":")[0]).stem
+    file, _, argument = path.partition(":")  # configs/quickstart.py:maths
+    name = "-".join(filter(None, (Path(file).stem, argument)))
     try:
         run = open_run(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
     except (ValueError, OSError, ImportError) as error:

@@ -84,7 +84,17 @@ def combine(grads: Any, coefficients_S: jax.Array) -> Any:
             f"coefficients have shape {coefficients_S.shape}, the gradients hold "
             f"{num_slots} slots: pass one coefficient per slot."
         )
-    return jax.tree.map(lambda g: _combine_leaf(g, coefficients_S), spread_slots(grads))
+    coefficients_S = coefficients_S.astype(jnp.float32)
+
+    def weigh(grads: Any) -> Any:
+        return jax.tree.map(lambda g: _weigh_leaf(g, coefficients_S), grads)
+
+    def weigh_the_kept(grads: Any) -> Any:
+        return weigh(jax.tree.map(lambda g: _blank(g, coefficients_S == 0), grads))
+
+    # Blanking costs a pass over all gradients, and nearly every step keeps all slots.
+    some_left_out = jnp.any(coefficients_S == 0)
+    return lax.cond(some_left_out, weigh_the_kept, weigh, spread_slots(grads))
 
 
 def cosine_gramian(gram_KK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -200,7 +210,21 @@ def _dot(leaf_S: jax.Array) -> jax.Array:
     )
 
 
-def _combine_leaf(leaf_S: jax.Array, coefficients_S: jax.Array) -> jax.Array:
-    c_S = coefficients_S.astype(jnp.float32).reshape(-1, *[1] * (leaf_S.ndim - 1))
-    terms_S = jnp.where(c_S == 0, 0.0, c_S * leaf_S.astype(jnp.float32))
-    return jnp.sum(terms_S, axis=0).astype(leaf_S.dtype)
+def _weigh_leaf(leaf_S: jax.Array, coefficients_S: jax.Array) -> jax.Array:
+    # A dot: on CPU XLA sums over a leading axis thirty times slower.
+    rest = range(1, leaf_S.ndim)
+    combined = jnp.einsum(
+        coefficients_S,
+        [0],
+        leaf_S,
+        [0, *rest],
+        [*rest],
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    return combined.astype(leaf_S.dtype)
+
+
+def _blank(leaf_S: jax.Array, left_out_S: jax.Array) -> jax.Array:
+    left_out_S = left_out_S.reshape(-1, *[1] * (leaf_S.ndim - 1))
+    return jnp.where(left_out_S, jnp.zeros((), leaf_S.dtype), leaf_S)

@@ -13,8 +13,8 @@ Encoded = tuple[np.ndarray, np.ndarray]  # tokens_L int32, loss_mask_L bool
 def encode_example(example: Example, tokenizer: Tokenizer) -> Encoded:
     """One example as `tokens_L` (int32) and `loss_mask_L` (bool).
 
-    The layout is `<bos>`, then for every message its role symbol, its content and
-    `<end>`. The mask is True on the content and `<end>` of assistant messages, of all
+    The layout is `<bos>`, then for every message its role symbol, its content behind
+    one space (see `as_written`) and `<end>`. The mask is True on the content and `<end>` of assistant messages, of all
     of them in a conversation with several turns, and nowhere else: never on `<bos>`, a
     role symbol or a prompt. `<end>` is trained so that a reply knows where to stop.
 
@@ -28,9 +28,19 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer) -> list[E
     """`encode_example` of each, with all texts encoded in one call."""
     for example in examples:
         _check_roles(example)
-    contents = [content for e in examples for _, content in e.messages]
+    contents = [as_written(content) for e in examples for _, content in e.messages]
     ids = iter(tokenizer.encode_batch(contents))
     return [_layout(e, [next(ids) for _ in e.messages], tokenizer) for e in examples]
+
+
+def as_written(content: str) -> str:
+    """The content of a message as it is tokenized: behind a space.
+
+    Subword pieces know the space in front of a word. Without one, a word that opens a
+    reply would be other tokens than the same word in the prompt, and copying it would
+    have to be learnt word by word.
+    """
+    return f" {content}"
 
 
 def _layout(example: Example, ids: list[list[int]], tokenizer: Tokenizer) -> Encoded:

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from dcft_jax.data import chat, packing
 from dcft_jax.data import tokenizer as tokenizer_module
+from dcft_jax.data.chat import as_written
 from dcft_jax.data.example import Example
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer
@@ -109,7 +110,7 @@ def _tokenizer(config: ConfigDict, loaded: Mapping[str, AbilityData]) -> Tokeniz
 
 
 def _texts(examples: Sequence[Example]) -> Iterator[str]:
-    return (content for example in examples for _, content in example.messages)
+    return (as_written(text) for example in examples for _, text in example.messages)
 
 
 def _ability_rows(

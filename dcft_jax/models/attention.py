@@ -60,7 +60,10 @@ class Attention(nnx.Module):
             query_BLHC, key_BSGC = self.query_norm(query_BLHC), self.key_norm(key_BSGC)
         query_BLHC = layers.rotate(query_BLHC, view.cos, view.sin)
         key_BSGC = layers.rotate(key_BSGC, view.cos, view.sin)
-        if heads != kv_heads:  # grouping needs both split alike
+        # Grouping splits the heads into (G, H/G) and needs the mesh axis on G: not if
+        # keys are laid out otherwise, nor if there is one group only.
+        split = heads is not None and heads[2] is not None
+        if heads != kv_heads or (split and key_BSGC.shape[2] == 1):
             key_BSGC = _repeat(key_BSGC, self.config.num_heads, heads)
             value_BSGC = _repeat(value_BSGC, self.config.num_heads, heads)
         mixed_BLHC = attend(

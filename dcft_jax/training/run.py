@@ -34,7 +34,7 @@ from dcft_jax.sharding import Rules, concretize, make_mesh, place
 from dcft_jax.training.optimizer import make_optimizer, make_schedule
 from dcft_jax.training.state import TrainState, init_mixture, init_state
 from dcft_jax.training.step import make_train_step
-from dcft_jax.training.workdir import check_space, open_workdir
+from dcft_jax.training.workdir import check_data, check_space, open_workdir
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece")
 
@@ -128,6 +128,7 @@ def open_run(
     plain_config = config_lib.to_plain(config)
     folder = open_workdir(workdir, plain_config)
     data = prepare(config, console=console)
+    check_data(folder, data.content_hash)
     show_data(data, console)
     train_rows = [data.rows[name]["train"] for name in config.abilities]
     rules = Rules.from_config(config.mesh.rules)

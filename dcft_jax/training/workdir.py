@@ -45,6 +45,24 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
     return workdir
 
 
+def check_data(workdir: Path, content_hash: str) -> None:
+    """Refuses to go on with other data than the run began with.
+
+    Raises:
+      ValueError: a resumed stream would repeat and skip rows unnoticed.
+    """
+    known = workdir / "data.json"
+    if known.exists():
+        before = json.loads(known.read_text())["content_hash"]
+        if before != content_hash:
+            raise ValueError(
+                f"--workdir {workdir}: the data of this run have changed since it began "
+                f"(content hash {before} -> {content_hash}): a source, or the version "
+                "of a package that brings one. Restore them, or name another folder."
+            )
+    write_json(known, {"content_hash": content_hash})
+
+
 def check_space(workdir: Path, state_bytes: int, keep: int) -> None:
     """Refuses to start a run whose checkpoints will not fit on the disk.
 

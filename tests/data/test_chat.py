@@ -27,7 +27,7 @@ def test_layout(tokenizer):
     tokens, mask = encode_example(MULTI, tokenizer)
     expected, trained = [tokenizer.bos_id], [False]
     for role, content in MULTI.messages:
-        ids = tokenizer.encode(content)
+        ids = tokenizer.encode(f" {content}")
         expected += [tokenizer.role_ids[role], *ids, tokenizer.end_id]
         trained += [False] + [role == "assistant"] * (len(ids) + 1)
     assert tokens.tolist() == expected
@@ -37,7 +37,7 @@ def test_layout(tokenizer):
 
 def test_trained_tokens_are_the_replies_and_their_ends(tokenizer):
     tokens, mask = encode_example(MULTI, tokenizer)
-    assert tokenizer.decode(tokens[mask]) == "2<end> it is\n"
+    assert tokenizer.decode(tokens[mask]) == " 2 <end> it is\n"
     assert (tokens[mask] == tokenizer.end_id).sum() == 2
     assert not mask[np.isin(tokens, [1, *tokenizer.role_ids.values()])].any()
 
@@ -45,7 +45,15 @@ def test_trained_tokens_are_the_replies_and_their_ends(tokenizer):
 def test_empty_reply_trains_its_end(tokenizer):
     example = Example((("user", "x"), ("assistant", "")), "s")
     tokens, mask = encode_example(example, tokenizer)
-    assert tokens[mask].tolist() == [tokenizer.end_id]
+    assert tokenizer.decode(tokens[mask]) == " "
+    assert tokens[mask][-1] == tokenizer.end_id
+
+
+def test_a_word_is_the_same_tokens_at_the_start_of_a_reply(tokenizer):
+    example = Example((("user", "Say it"), ("assistant", "it")), "s")
+    tokens, mask = encode_example(example, tokenizer)
+    reply = tokens[mask][:-1].tolist()
+    assert tokens[~mask][-2 - len(reply) : -2].tolist() == reply
 
 
 def test_batch_equals_single(tokenizer):

@@ -145,3 +145,13 @@ def test_bad_fields_are_refused():
         _chat(max_chars=1)
     with pytest.raises(ValueError, match="no field 'topic'"):
         _chat(topic="ai")
+
+
+def test_constraints_can_be_chosen():
+    source = ConfigDict(dict(examples=50, constraints=("bullets", "commas")))
+    splits = instructions(source, held_out=10, seed=0).splits
+    found = {e.metadata["constraint"] for split in splits.values() for e in split}
+    assert found == {"bullets", "commas"}
+    source.constraints = ("bullets", "comma")
+    with pytest.raises(ValueError, match="unknown comma; choose from upper_case"):
+        instructions(source, held_out=10, seed=0)

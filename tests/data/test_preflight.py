@@ -88,7 +88,9 @@ def test_truncation_beyond_the_limit_is_refused(tokenizer):
 def test_preview_marks_what_is_trained(tokenizer):
     rows = make_rows(tokenizer, ["is\ntwo"])
     text = preview({"math": rows, "code": rows}, tokenizer)
-    shown = "<bos><system>add<end><user>one plus one?<end><assistant>⟦is\ntwo<end>⟧\n\n"
+    shown = (
+        "<bos><system> add<end><user> one plus one?<end><assistant>⟦ is\ntwo<end>⟧\n\n"
+    )
     assert text.plain == f"math\n{shown}code\n{shown}"
     bold = [text.plain[s.start : s.end] for s in text.spans if s.style == "bold green"]
     assert bold == ["⟦is\ntwo<end>⟧"] * 2

@@ -119,9 +119,12 @@ def contract(config, mesh):
         return params, jax.eval_shape(step, params, shape)
 
 
-@pytest.mark.parametrize("fields", [dict(), EVERYTHING, dict(kv_heads=None)])
-def test_gradients_are_typed_like_the_parameters(fields):
-    mesh = sharding.abstract_mesh(dict(ability=2, data=2, model=2), 8)
+@pytest.mark.parametrize(
+    ("fields", "model"),
+    [(dict(), 2), (EVERYTHING, 2), (dict(kv_heads=None), 2), (dict(num_kv_heads=1), 1)],
+)
+def test_gradients_are_typed_like_the_parameters(fields, model):
+    mesh = sharding.abstract_mesh(dict(ability=2, data=-1, model=model), 8)
     params, grads_S = contract(make(**fields), mesh)
     paired = zip(jax.tree.leaves(params), jax.tree.leaves(grads_S), strict=True)
     for param, grad in paired:

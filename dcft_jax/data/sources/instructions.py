@@ -1,7 +1,7 @@
 """Instructions whose constraint a program can check, each with one right reply."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -24,15 +24,24 @@ def instructions(
 ) -> SourceData:
     """Instructions in the manner of IFEval (Zhou et al., arXiv:2311.07911).
 
-    Metadata holds the name of the constraint and its arguments. Field of `source`:
-    `examples`, the number of training examples.
+    Metadata holds the name of the constraint and its arguments. Fields of `source`:
+    `examples`, the number of training examples; `constraints`, names from
+    `CONSTRAINTS`, or empty for all.
 
     Raises:
-        ValueError: if `examples` or `held_out` exceed the distinct prompts.
+        ValueError: for an unknown constraint, or if `examples` or `held_out` exceed
+            the distinct prompts.
     """
-    fields = source_fields(source, required=("examples",))
+    fields = source_fields(source, required=("examples",), constraints=())
+    names = tuple(fields.constraints)
+    unknown = sorted(set(names) - CONSTRAINTS.keys())
+    if unknown:
+        raise ValueError(
+            f"constraints: unknown {', '.join(unknown)}; choose from "
+            f"{', '.join(CONSTRAINTS)}, or leave it empty for all"
+        )
     return draw_splits(
-        lambda first, _: lambda offset: instruction(first + offset),
+        lambda first, _: lambda offset: instruction(first + offset, names),
         examples=fields.examples,
         held_out=held_out,
         seed=seed,
@@ -40,10 +49,10 @@ def instructions(
     )
 
 
-def instruction(index: int) -> Example:
-    """The instruction of an index; every constraint is equally likely."""
+def instruction(index: int, names: Sequence[str] = ()) -> Example:
+    """The instruction of an index; every named constraint (or each) equally likely."""
     rng = Random(f"instructions/{index}")
-    constraint = rng.choice(list(CONSTRAINTS))
+    constraint = rng.choice(names or tuple(CONSTRAINTS))
     prompt, reply, arguments = CONSTRAINTS[constraint](rng)
     return Example(
         messages=(("user", prompt), ("assistant", reply)),
