@@ -137,7 +137,7 @@ def get_config() -> ConfigDict:
             prior="uniform",  # "uniform" | "proportional" | "temperature" | "given"
             temperature=2.0,  # for prior="temperature": w ~ size ** (1 / temperature)
             step_size=0.5,  # eta
-            anchor=0.5,  # lambda: weight ratios drift by e^(1/lambda) at most
+            anchor=1.0,  # lambda: weight ratios drift by e^(1/lambda) at most
             smoothing=0.5,  # EMA decay of the scores
             floor=0.06,  # gamma: every weight is at least gamma / K
             warmup_updates=1,  # evaluations before the weights first move
@@ -159,6 +159,7 @@ def get_config() -> ConfigDict:
             ability=1,
             data=-1,
             model=1,
+            cpu_devices=0,  # without accelerators: split the CPU into so many; 0: one
             rules=dict(
                 slot="ability",
                 batch="data",

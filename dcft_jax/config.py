@@ -17,7 +17,8 @@ from dcft_jax.mixture import RULES, SIGNALS, prior
 
 # Fields that may change between two starts of one run: they steer what is
 # shown and kept, not what is computed.
-FREE_FIELDS = ("logging", "run.log_every", "run.keep_checkpoints", "data.cache_dir")
+FREE_FIELDS = ("logging", "run.log_every", "run.keep_checkpoints")
+FREE_NAME = "cache_dir"  # of data, and of sources that keep one
 
 
 def validate(config: ConfigDict) -> None:
@@ -183,6 +184,8 @@ def _check_mixture(config: ConfigDict) -> None:
 
 def _check_mesh(config: ConfigDict) -> None:
     mesh = config.mesh
+    devices = mesh.cpu_devices
+    require(devices >= 0, "mesh.cpu_devices", devices, "must not be negative")
     sizes = [mesh.ability, mesh.data, mesh.model]
     require(
         all(size == -1 or size >= 1 for size in sizes) and sizes.count(-1) <= 1,
@@ -218,11 +221,14 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 def _bound(config: Mapping) -> dict[str, Any]:
     """The fields that make a run what it is."""
-    return {
-        path: value
-        for path, value in flatten(config).items()
-        if not any(path == free or path.startswith(f"{free}.") for free in FREE_FIELDS)
-    }
+
+    def is_free(path: str) -> bool:
+        below = any(f"{path}.".startswith(f"{free}.") for free in FREE_FIELDS)
+        return below or path.rpartition(".")[2] == FREE_NAME
+
+    bound = {p: value for p, value in flatten(config).items() if not is_free(p)}
+    # Ability k of a saved state is the k-th of the config.
+    return bound | {"abilities (in order)": list(config["abilities"])}
 
 
 def config_hash(config: Mapping) -> str:

@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
+from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import open_run
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
+    set_cpu_devices(_CONFIG.value.mesh.cpu_devices)
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, argument = path.partition(":")  # configs/quickstart.py:maths
     name = "-".join(filter(None, (Path(file).stem, argument)))

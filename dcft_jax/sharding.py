@@ -50,6 +50,15 @@ class Rules:
         return cls(tuple(pairs))
 
 
+def set_cpu_devices(number: int) -> None:
+    """Splits the CPU into `number` devices, if it is what computes; 0 leaves it whole.
+
+    To be called before anything runs on a device.
+    """
+    if number:
+        jax.config.update("jax_num_cpu_devices", number)
+
+
 def mesh_shape(mesh_config: Mapping[str, Any], num_devices: int) -> tuple[int, ...]:
     """Sizes of the axes `AXES`, with one -1 filled in.
 

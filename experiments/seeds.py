@@ -43,20 +43,26 @@ def rows(summaries: dict[int, dict]) -> list[list[str]]:
         for (name, a), weight in zip(
             summary["abilities"].items(), weights, strict=True
         ):
+            loss = with_error(a["test_loss_after"], a["test_loss_stderr_after"])
+            match = with_error(a["exact_match_after"], a["exact_match_stderr_after"])
             table.append(
                 [
                     str(seed),
                     name,
                     f"{a['test_loss_before']:.3f}",
-                    f"{a['test_loss_after']:.3f} ± {a['test_loss_stderr_after']:.3f}",
+                    loss,
                     f"{a['exact_match_before']:.3f}",
-                    f"{a['exact_match_after']:.3f} ± {a['exact_match_stderr_after']:.3f}",
+                    match,
                     f"{a['majority_baseline']:.3f}",
                     f"{weight:.3f}",
                     f"{summary['process_s']:.0f}",
                 ]
             )
     return table + over_seeds(summaries)
+
+
+def with_error(value: float, stderr: float) -> str:
+    return f"{value:.3f} ± {stderr:.3f}"
 
 
 def over_seeds(summaries: dict[int, dict]) -> list[list[str]]:

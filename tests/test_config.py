@@ -95,10 +95,10 @@ BAD = [
     ("abilities.maths.reference_loss", -1.0, "must not be negative"),
     ("conflict.resolver", "magic", "conflict.resolver = 'magic': .*dualproj"),
     ("optimizer.schedule", "magic", "constant, cosine, wsd"),
-    ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 2"),
+    ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 1"),
     ("optimizer.learning_rate", -1.0, "optimizer.learning_rate = -1.0"),
     ("run.eval_every", 0, "run.eval_every = 0: must be at least 1"),
-    ("mesh.data", -2, r"mesh = \[1, -2, 1\]: axis sizes"),
+    ("mesh.data", -2, r"mesh = \[-1, -2, 1\]: axis sizes"),
     ("logging.wandb_mode", "magic", "online, offline"),
 ]
 
@@ -137,14 +137,16 @@ def test_no_ability_and_no_source():
         config_lib.validate(base.get_config())
     config = base.get_config()
     config.abilities.maths = base.ability({})
-    with pytest.raises(ValueError, match="abilities.maths.sources.*give it a source"):
+    with pytest.raises(
+        ValueError, match=r"abilities\.maths\.sources.*give it a source"
+    ):
         config_lib.validate(config)
 
 
 def test_unknown_source_kind():
     config = quickstart.get_config()
     config.abilities.maths.sources.sums.kind = "parquet"
-    with pytest.raises(ValueError, match="sources.sums.kind = 'parquet'.*jsonl"):
+    with pytest.raises(ValueError, match=r"sums\.kind = 'parquet'.*jsonl"):
         config_lib.validate(config)
 
 
@@ -176,8 +178,13 @@ def test_hash_and_difference_ignore_only_what_changes_nothing():
     one, two = (config_lib.to_plain(quickstart.get_config()) for _ in range(2))
     two["logging"]["tensorboard"] = False
     two["run"]["log_every"] = 7
+    two["abilities"]["code"]["sources"]["library"]["cache_dir"] = "elsewhere"
     assert config_lib.config_hash(one) == config_lib.config_hash(two)
     assert config_lib.difference(one, two) == []
     two["run"]["seed"] = 5
     assert config_lib.config_hash(one) != config_lib.config_hash(two)
     assert config_lib.difference(one, two) == ["run.seed: 0 -> 5"]
+    two["run"]["seed"] = 0
+    two["abilities"] = dict(reversed(two["abilities"].items()))
+    (line,) = config_lib.difference(one, two)
+    assert line.startswith("abilities (in order): ['maths', 'code', 'general'] -> ")

@@ -19,7 +19,7 @@ ALLOWED = {
     "reporting": set(),
     "config": {"conflict", "data", "mixture"},
     "report": {"reporting"},
-    "main": {"training"},
+    "main": {"sharding", "training"},
 }
 STEP = {"models", "conflict", "mixture", "sharding", "training"}
 

@@ -14,9 +14,10 @@ def encode_example(example: Example, tokenizer: Tokenizer) -> Encoded:
     """One example as `tokens_L` (int32) and `loss_mask_L` (bool).
 
     The layout is `<bos>`, then for every message its role symbol, its content behind
-    one space (see `as_written`) and `<end>`. The mask is True on the content and `<end>` of assistant messages, of all
-    of them in a conversation with several turns, and nowhere else: never on `<bos>`, a
-    role symbol or a prompt. `<end>` is trained so that a reply knows where to stop.
+    one space (see `as_written`) and `<end>`. The mask is True on the content and
+    `<end>` of assistant messages, of all of them in a conversation with several turns,
+    and nowhere else: never on `<bos>`, a role symbol or a prompt. `<end>` is trained so
+    that a reply knows where to stop.
 
     Raises:
         ValueError: unknown role, or the last message is not the assistant's.

@@ -20,7 +20,7 @@ from dcft_jax.data.example import Example
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer
 from dcft_jax.data.rows import Rows, has_rows, hash_rows, load_rows, save_rows
-from dcft_jax.data.splits import AbilityData, SplitReport, load_ability
+from dcft_jax.data.splits import AbilityData, SplitReport, keep_apart, load_ability
 from dcft_jax.data.streams import ability_seed
 from dcft_jax.data.tokenizer import Tokenizer, cached_tokenizer, load_tokenizer
 
@@ -72,6 +72,7 @@ def prepare(config: ConfigDict, console: Console | None = None) -> Prepared:
             name: load_ability(name, config.abilities[name], config.data)
             for name in progress.track(names, description="reading sources")
         }
+        loaded = keep_apart(loaded)
         progress.add_task("tokenizer", total=None)
         tokenizer = _tokenizer(config, loaded)
         work = progress.track(list(loaded.values()), description="packing rows")

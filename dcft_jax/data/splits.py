@@ -84,6 +84,45 @@ def load_ability(name: str, ability: ConfigDict, data: ConfigDict) -> AbilityDat
     return AbilityData(name, **splits, report=report)
 
 
+def keep_apart(loaded: Mapping[str, AbilityData]) -> dict[str, AbilityData]:
+    """Removes from the train set of each ability what any other one holds out.
+
+    Abilities share a model, so a test prompt of one must not be trained under the
+    name of another either. The report counts them as "train/other abilities".
+
+    Raises:
+        ValueError: an ability has nothing left to train on.
+    """
+    held_out = {
+        name: {prompt_key(row) for split in HELD_OUT for row in getattr(data, split)}
+        for name, data in loaded.items()
+    }
+    apart = {}
+    for name, data in loaded.items():
+        foreign = set().union(*(k for other, k in held_out.items() if other != name))
+        train = [row for row in data.train if prompt_key(row) not in foreign]
+        if not train:
+            raise ValueError(
+                f"abilities.{name}: every train prompt is held out by another ability; "
+                "give them different sources"
+            )
+        apart[name] = _without_foreign(data, train)
+    return apart
+
+
+def _without_foreign(data: AbilityData, train: Sequence[Example]) -> AbilityData:
+    dropped = len(data.train) - len(train)
+    if not dropped:
+        return data
+    splits = {"train": train, "mix_val": data.mix_val, "test": data.test}
+    report = replace(
+        data.report,
+        counts=count_by_source(splits, list(data.report.counts)),
+        removed={**data.report.removed, "train/other abilities": dropped},
+    )
+    return replace(data, train=train, report=report)
+
+
 def _check_request(name: str, ability: ConfigDict, data: ConfigDict) -> None:
     if not ability.sources:
         raise ValueError(

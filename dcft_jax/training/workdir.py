@@ -56,9 +56,10 @@ def check_data(workdir: Path, content_hash: str) -> None:
         before = json.loads(known.read_text())["content_hash"]
         if before != content_hash:
             raise ValueError(
-                f"--workdir {workdir}: the data of this run have changed since it began "
-                f"(content hash {before} -> {content_hash}): a source, or the version "
-                "of a package that brings one. Restore them, or name another folder."
+                f"--workdir {workdir}: the data of this run have changed since it "
+                f"began (content hash {before} -> {content_hash}): a source, or the "
+                "version of a package that brings one. Restore them, or name another "
+                "folder."
             )
     write_json(known, {"content_hash": content_hash})
 

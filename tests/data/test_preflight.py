@@ -93,6 +93,6 @@ def test_preview_marks_what_is_trained(tokenizer):
     )
     assert text.plain == f"math\n{shown}code\n{shown}"
     bold = [text.plain[s.start : s.end] for s in text.spans if s.style == "bold green"]
-    assert bold == ["⟦is\ntwo<end>⟧"] * 2
+    assert bold == ["⟦ is\ntwo<end>⟧"] * 2
     dim = "".join(text.plain[s.start : s.end] for s in text.spans if s.style == "dim")
     assert "two" not in dim and "plus" in dim

@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 from configs.base import ability, get_config
 from dcft_jax.data import splits as splits_module
 from dcft_jax.data.example import Example, SourceData, prompt_key
-from dcft_jax.data.splits import apportion, load_ability
+from dcft_jax.data.splits import apportion, keep_apart, load_ability
 
 
 def sums(largest=99):
@@ -305,3 +305,19 @@ def test_errors_of_a_source_say_whose_it_is(fields, kind, message):
     wanted = ability(dict(toy=fields))
     with pytest.raises(kind, match=rf"abilities\.maths\.sources\.toy: {message}"):
         load_ability("maths", wanted, get_config().data)
+
+
+def test_what_one_ability_holds_out_no_other_trains(load):
+    shared = [(f"shared {i}", "x") for i in range(60)]
+    one, two = (
+        load({"s": {"all": [*shared, *numbered(60, first)]}}, 15, 15, seed=seed)
+        for first, seed in ((0, 1), (1000, 2))
+    )
+    assert (keys(one.mix_val) | keys(one.test)) & keys(two.train)
+    apart = keep_apart({"one": one, "two": two})
+    for name, other in (("one", "two"), ("two", "one")):
+        foreign = keys(apart[other].mix_val) | keys(apart[other].test)
+        assert not foreign & keys(apart[name].train)
+        dropped = len({"one": one, "two": two}[name].train) - len(apart[name].train)
+        assert apart[name].report.removed["train/other abilities"] == dropped > 0
+        assert apart[name].report.total("train") == len(apart[name].train)

@@ -16,6 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from dcft_jax.config import to_plain
 from dcft_jax.training import checkpoint
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, abstract_state, open_run
@@ -90,7 +91,7 @@ def launch(config_file: Path, workdir: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [*command, "--workdir", str(workdir)],
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
     )
 
 
@@ -105,16 +106,28 @@ def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
     raise AssertionError(f"step {step} was not reached")
 
 
+CONFIG_FILE = """
+import json
+from ml_collections import ConfigDict
+
+def build(node):
+    if not isinstance(node, dict):
+        return node
+    fields = {{key: build(value) for key, value in node.items()}}
+    return ConfigDict(fields, sort_keys=False)
+
+def get_config():
+    return build(json.loads({text!r}))
+"""
+
+
 @pytest.mark.slow
 def test_kill_dash_nine_and_resume(tiny_config: ConfigDict, tmp_path: Path):
     with tiny_config.unlocked():
         tiny_config.run.update(num_steps=40, eval_every=5, save_every=3, log_every=1)
     config_file = tmp_path / "config.py"
-    plain = json.loads(tiny_config.to_json_best_effort())
-    config_file.write_text(
-        "from ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict({plain!r})\n"
-    )
+    plain = to_plain(tiny_config)
+    config_file.write_text(CONFIG_FILE.format(text=json.dumps(to_plain(tiny_config))))
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = launch(config_file, killed)
     wait_for_step(killed, 7, process)
