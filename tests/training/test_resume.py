@@ -126,8 +126,8 @@ def test_kill_dash_nine_and_resume(tiny_config: ConfigDict, tmp_path: Path):
     with tiny_config.unlocked():
         tiny_config.run.update(num_steps=40, eval_every=5, save_every=3, log_every=1)
     config_file = tmp_path / "config.py"
-    plain = to_plain(tiny_config)
-    config_file.write_text(CONFIG_FILE.format(text=json.dumps(to_plain(tiny_config))))
+    text = json.dumps(to_plain(tiny_config))
+    config_file.write_text(CONFIG_FILE.format(text=text))
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = launch(config_file, killed)
     wait_for_step(killed, 7, process)
