@@ -11,11 +11,7 @@ from configs import base, quickstart
 from dcft_jax import config as config_lib
 from dcft_jax import sharding
 from dcft_jax.conflict import RESOLVERS
-from dcft_jax.models import ModelConfig, init
-from dcft_jax.training.optimizer import make_optimizer
-from dcft_jax.training.run import make_resolver, make_rule
-from dcft_jax.training.state import init_mixture, init_state
-from dcft_jax.training.step import make_train_step
+from dcft_jax.training.program import build_program, make_resolver, make_rule
 
 CONFIGS = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "base")
 # Chips of the slice that a config is written for; the others run anywhere.
@@ -41,20 +37,11 @@ def test_every_config_traces_on_its_mesh(name: str):
     """The whole step type-checks, shardings included, without any device."""
     config = load(name)
     mesh = sharding.abstract_mesh(config.mesh, CHIPS.get(name, 1))
-    rules = sharding.Rules.from_config(config.mesh.rules)
-    model = ModelConfig.from_config(config.model, config.tokenizer.vocab_size, rules)
-    optimizer = make_optimizer(config.optimizer, config.run.num_steps)
-    rule, resolver = make_rule(config), make_resolver(config)
-    step = make_train_step(model, optimizer, resolver, rule)
     num_abilities, data = len(config.abilities), config.data
-
-    def build():
-        prior_K = jax.numpy.full(num_abilities, 1 / num_abilities)
-        mixture = init_mixture(rule, prior_K, 8)
-        return init_state(init(model, jax.random.key(0)), optimizer, resolver, mixture)
+    program = build_program(config, config.tokenizer.vocab_size, [1] * num_abilities, 8)
 
     def array(shape, dtype, *names):
-        spec = sharding.logical_to_spec(rules, names)
+        spec = sharding.logical_to_spec(program.model.rules, names)
         place = jax.sharding.NamedSharding(mesh, spec)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
@@ -71,8 +58,8 @@ def test_every_config_traces_on_its_mesh(name: str):
         }
         batch["ability_S"] = array((data.num_slots,), "int32", None)
         batch["credit_K"] = array((num_abilities,), "float32", None)
-        before = jax.eval_shape(build)
-        after, metrics = jax.eval_shape(step, before, {}, batch)
+        before = jax.eval_shape(program.init)
+        after, metrics = jax.eval_shape(program.train_step, before, {}, batch)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
         if old.ndim > 1:

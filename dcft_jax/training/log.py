@@ -96,12 +96,13 @@ class StepLog:
         now = time.perf_counter()
         seconds, self._started = (now - self._started) / len(rows), now
         last = rows[-1].step
+        schedule = self._run.program.schedule
         tokens_per_step = self._run.rows_per_step * self._run.config.data.seq_len
         metrics = {
             "train/step_s": seconds,
             "train/tokens_per_s": tokens_per_step / seconds,
             "train/tokens": float(last * tokens_per_step),
-            "train/learning_rate": float(jnp.asarray(self._run.schedule(last - 1))),
+            "train/learning_rate": float(jnp.asarray(schedule(last - 1))),
             "train/grad_norm": _mean([row.metrics.grad_norm for row in rows]),
             "conflict/acted": _mean([row.metrics.conflict.acted for row in rows]),
             "conflict/change": _mean([row.metrics.conflict.change for row in rows]),

@@ -22,15 +22,9 @@ from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint
 from dcft_jax.training.composition import measure, update_mixture
 from dcft_jax.training.finish import finish
+from dcft_jax.training.held_out import EvalSet, place_split, score
 from dcft_jax.training.log import StepLog
-from dcft_jax.training.run import (
-    EvalSet,
-    Run,
-    abstract_state,
-    jit_init,
-    place_split,
-    score,
-)
+from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
 
 
@@ -47,7 +41,7 @@ class HostMixture:
 def read_mixture(run: Run, state: TrainState) -> HostMixture:
     mixture = state.mixture
     return HostMixture(
-        weights_K=np.asarray(run.rule.weights(mixture.rule), np.float32),
+        weights_K=np.asarray(run.program.rule.weights(mixture.rule), np.float32),
         credit_K=np.asarray(mixture.credit_K, np.float32),
         position_K=np.asarray(mixture.rows_K, np.int64),
         last_update=int(mixture.last_update),
@@ -65,7 +59,7 @@ def next_slots(run: Run, host: HostMixture) -> tuple[dict, np.ndarray, HostMixtu
     # together.
     batch["credit_K"] = credit_K
     after = dataclasses.replace(host, credit_K=credit_K, position_K=position_K)
-    return place(batch, run.mesh, run.rules), counts_K, after
+    return place(batch, run.mesh, run.program.model.rules), counts_K, after
 
 
 def evaluate_split(
@@ -91,7 +85,7 @@ def evaluate_and_update(
     scores, metrics = evaluate_split(run, state.params, mix_val, "mix_val")
     measured = measure(scores, np.asarray(state.mixture.val_loss_sum_KN))
     mixture = update_mixture(
-        run.rule,
+        run.program.rule,
         state.mixture,
         measured,
         run.reference_loss_K,
@@ -100,7 +94,7 @@ def evaluate_and_update(
     )
     # Computed outside the step, but laid out as the step returns it.
     mixture = match_sharding(mixture, state.mixture)
-    weights_K = np.asarray(run.rule.weights(mixture.rule))
+    weights_K = np.asarray(run.program.rule.weights(mixture.rule))
     for k, name in enumerate(run.abilities):
         metrics[f"mix_val/progress/{name}"] = float(measured.progress_K[k])
         metrics[f"mixture/weight/{name}"] = float(weights_K[k])
@@ -155,7 +149,7 @@ def run_steps(
         if at_end:
             break
         batch, counts_K, host = next_slots(run, host)
-        state, metrics = run.train_step(state, {}, batch)
+        state, metrics = run.program.train_step(state, {}, batch)
         log.defer(step + 1, metrics, counts_K, host.position_K)
     return state
 

@@ -40,7 +40,8 @@ def test_a_run_learns_and_leaves_a_record(tiny_config: ConfigDict, tmp_path: Pat
     assert "<svg" in (run.workdir / "report.html").read_text()
     assert list((run.workdir / "tensorboard").iterdir())
     # Nothing was compiled twice: not after evaluation, not for the last batch.
-    assert run.train_step._cache_size() == run.eval_step._cache_size() == 1
+    program = run.program
+    assert program.train_step._cache_size() == program.eval_step._cache_size() == 1
 
 
 @pytest.mark.slow
