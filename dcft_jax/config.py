@@ -135,7 +135,6 @@ def _check_optimizer(config: ConfigDict) -> None:
     _one_of("optimizer.schedule", optimizer.schedule, ("constant", "cosine", "wsd"))
     for name, low, high in (
         ("learning_rate", 0, float("inf")),
-        ("warmup_steps", 0, config.run.num_steps),
         ("decay_share", 0, 1),
         ("final_share", 0, 1),
         ("b1", 0, 1),
@@ -150,6 +149,13 @@ def _check_optimizer(config: ConfigDict) -> None:
             value,
             f"must be in [{low}, {high}]",
         )
+    require(
+        0 <= optimizer.warmup_steps <= config.run.num_steps,
+        "optimizer.warmup_steps",
+        optimizer.warmup_steps,
+        f"must be in [0, run.num_steps = {config.run.num_steps}]; a shorter run needs "
+        "a shorter warm-up",
+    )
     _positive("optimizer", optimizer, ("accumulate",))
     require(
         config.data.rows_per_slot % optimizer.accumulate == 0,

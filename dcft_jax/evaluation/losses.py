@@ -43,7 +43,10 @@ def make_eval_step(config: ModelConfig) -> Callable[[Any, Batch], Batch]:
         member_BLM = jax.nn.one_hot(slot["segments"] - 1, num_segments)
 
         def per_example(x_BL: jax.Array) -> jax.Array:
-            return jnp.einsum("bl,blm->bm", x_BL.astype(jnp.float32), member_BLM)
+            # In full float32: accelerators would round each loss to bfloat16.
+            x_BL = x_BL.astype(jnp.float32)
+            highest = jax.lax.Precision.HIGHEST
+            return jnp.einsum("bl,blm->bm", x_BL, member_BLM, precision=highest)
 
         return {
             "loss_sum": per_example(nll_BL),

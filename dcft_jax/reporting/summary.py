@@ -119,14 +119,29 @@ def with_error(value: float | None, stderr: float | None, unit: str) -> str:
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
-    """The before/after table for a terminal."""
-    header, rows = summary_rows(summary)
-    table = Table(title="Test split, before and after training")
-    for name in header:
+    """The before/after table for a terminal; fits 80 columns."""
+    table = Table(title="Test split, before -> after training")
+    for name in ("ability", "test loss", "exact match", "majority", "weight"):
         table.add_column(name, justify="left" if name == "ability" else "right")
-    for cells in rows:
+    path = summary["weights_path"]
+    weights = path[-1][1] if path else [None] * len(summary["abilities"])
+    for (ability, record), weight in zip(
+        summary["abilities"].items(), weights, strict=True
+    ):
+        changes = [
+            _change(record, "test_loss", ""),
+            _change(record, "exact_match", "%"),
+        ]
+        baseline = with_error(record.get("majority_baseline"), None, "%")
+        cells = [ability, *changes, baseline, with_error(weight, None, "")]
         table.add_row(*(Text(cell) for cell in cells))  # Text: "[x]" is no markup
     return table
+
+
+def _change(record: Mapping[str, Any], name: str, unit: str) -> str:
+    before = with_error(record[f"{name}_before"], None, unit).removesuffix(" %")
+    after = with_error(record[f"{name}_after"], record[f"{name}_stderr_after"], unit)
+    return f"{before} -> {after}"
 
 
 def last(value_T: np.ndarray) -> float | None:

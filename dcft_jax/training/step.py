@@ -103,7 +103,7 @@ def _count_step(
     mixture: MixtureState, batch: Batch, loss_K: jax.Array, count_K: jax.Array
 ) -> MixtureState:
     num_abilities = count_K.shape[0]
-    slots_K = jnp.sum(jax.nn.one_hot(batch["ability_S"], num_abilities), axis=0)
+    slots_K = jnp.bincount(batch["ability_S"], length=num_abilities)
     rows_per_slot = batch["tokens_SBL"].shape[1]
     return dataclasses.replace(
         mixture,
@@ -154,8 +154,10 @@ def train_step(
     gradient = match_sharding(gradient, state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
 
-    slots_KS = jax.nn.one_hot(batch["ability_S"], num_abilities, axis=0)
-    loss_K, count_K = slots_KS @ loss_S, slots_KS @ count_S
+    loss_K, count_K = (
+        jax.ops.segment_sum(x_S, batch["ability_S"], num_abilities)
+        for x_S in (loss_S, count_S)
+    )
     new_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),

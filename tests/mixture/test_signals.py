@@ -81,15 +81,27 @@ def test_progress_does_not_depend_on_the_unit_of_the_loss():
 
 def test_without_information_every_signal_is_nan():
     known = dict(
-        val_loss_K=[1.0, 1.0, np.nan],
-        reference_loss_K=[0.0, np.nan, 0.0],
-        initial_loss_K=[2.0, 2.0, 2.0],
-        progress_K=[0.1, 0.1, np.nan],
-        observed_K=[0.0, 1.0, 1.0],
+        val_loss_K=[1.0, np.nan],
+        reference_loss_K=[0.0, 0.0],
+        initial_loss_K=[2.0, 2.0],
+        progress_K=[0.1, np.nan],
+        observed_K=[0.0, 1.0],
     )
     for signal in SIGNALS.values():
         assert np.all(np.isnan(signal(feedback(**known))))
         assert np.all(np.isnan(signal(unmeasured(3))))
+
+
+def test_an_unknown_reference_gives_no_gap_but_progress():
+    known = feedback(
+        val_loss_K=[1.0],
+        reference_loss_K=[np.nan],
+        initial_loss_K=[2.0],
+        progress_K=[0.1],
+        observed_K=[1.0],
+    )
+    assert np.isnan(normalised_gap(known)).all()
+    np.testing.assert_allclose(paired_progress(known), 0.1 / 2.0, rtol=1e-6)
 
 
 def test_feedback_is_a_pytree_of_arrays():

@@ -101,9 +101,10 @@ def test_the_table_shows_before_and_after(run_dir: Path):
     out = io.StringIO()
     summary = load_history(run_dir).summary
     assert summary is not None
-    Console(file=out, width=160).print(summary_table(summary))
+    Console(file=out, width=80).print(summary_table(summary))
     (math,) = [line for line in out.getvalue().splitlines() if "math" in line]
-    assert "4.0 ± 1.2 %" in math and "46.0 ± 3.1 %" in math and "6.0 %" in math
+    assert "4.0 -> 46.0 ± 3.1 %" in math and "6.0 %" in math
+    assert "2.901 -> 1.147 ± 0.070" in math
     out = io.StringIO()
     Console(file=out, width=160).print(summary_table(summarise(HISTORY)))
     assert "[b]" in out.getvalue()  # no markup
