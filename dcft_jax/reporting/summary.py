@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -120,7 +121,7 @@ def with_error(value: float | None, stderr: float | None, unit: str) -> str:
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """The before/after table for a terminal; fits 80 columns."""
-    table = Table(title="Test split, before -> after training")
+    table = Table(title="Test split, before -> after training", box=box.SIMPLE)
     for name in ("ability", "test loss", "exact match", "majority", "weight"):
         table.add_column(name, justify="left" if name == "ability" else "right")
     path = summary["weights_path"]
