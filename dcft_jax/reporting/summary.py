@@ -121,7 +121,11 @@ def with_error(value: float | None, stderr: float | None, unit: str) -> str:
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """The before/after table for a terminal; fits 80 columns."""
-    table = Table(title="Test split, before -> after training", box=box.SIMPLE)
+    table = Table(
+        title="Test split, before -> after training",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     for name in ("ability", "test loss", "exact match", "majority", "weight"):
         table.add_column(name, justify="left" if name == "ability" else "right")
     path = summary["weights_path"]
