@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcft_jax.evaluation.losses import Scores, exact_match, mean_loss, paired_progress
-from dcft_jax.mixture import Feedback, MixtureRule
+from dcft_jax.mixture import Feedback, MixtureRule, unmeasured
 from dcft_jax.training.state import MixtureState, wide_to_float
 
 NAN = float("nan")
@@ -56,25 +56,22 @@ def make_feedback(
     step: jax.Array,
 ) -> Feedback:
     """What the rule sees. `train_rows_K` is the size of one epoch in rows."""
-    num_abilities = len(reference_loss_K)
     first = jnp.isnan(mixture.initial_loss_K)
     loss_K = jnp.asarray(measured.loss_K)
-    train_loss_K = mixture.train_loss_sum_K / mixture.train_count_K  # 0 / 0: nan
-    return Feedback(
+    return dataclasses.replace(
+        unmeasured(len(reference_loss_K)),
         val_loss_K=loss_K,
         val_loss_stderr_K=jnp.asarray(measured.loss_stderr_K),
         reference_loss_K=jnp.asarray(reference_loss_K, jnp.float32),
         initial_loss_K=jnp.where(first, loss_K, mixture.initial_loss_K),
-        train_loss_K=train_loss_K,
-        accuracy_K=jnp.asarray(measured.accuracy_K),
         progress_K=jnp.asarray(measured.progress_K),
         progress_stderr_K=jnp.asarray(measured.progress_stderr_K),
+        train_loss_K=mixture.train_loss_sum_K / mixture.train_count_K,  # 0 / 0: nan
+        accuracy_K=jnp.asarray(measured.accuracy_K),
         tokens_K=wide_to_float(mixture.tokens_K2),
         epochs_K=mixture.rows_K / jnp.asarray(train_rows_K, jnp.float32),
         observed_K=jnp.isfinite(loss_K),
         step=step,
-        gram_KK=jnp.full((num_abilities, num_abilities), NAN, jnp.float32),
-        transfer_KK=jnp.full((num_abilities, num_abilities), NAN, jnp.float32),
     )
 
 
