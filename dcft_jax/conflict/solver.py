@@ -1,10 +1,14 @@
 """Non-negative quadratic programs of size K, inside jit."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-TOLERANCE = 1e-6  # of a linear term whose largest entry is about 1
+from dcft_jax.conflict.algebra import matmul, ridged
+
+TOLERANCE = 1e-6  # of the linear term or the solution, whichever is larger
 GRACE_STEPS = 3
 
 
@@ -26,29 +30,55 @@ def solve_nnqp(matrix_KK: jax.Array, linear_K: jax.Array) -> jax.Array:
     size = len(linear_K)
     max_steps = 40 + 10 * size
 
-    def unfinished(carry):
-        step, free_K, _, _ = carry
-        return (step < max_steps) & jnp.any(_violated(matrix_KK, linear_K, free_K)[1])
+    def unfinished(carry: _Pivot):
+        return (carry.step < max_steps) & jnp.any(carry.wrong_K)
 
-    def pivot(carry):
-        step, free_K, fewest, grace = carry
-        _, wrong_K = _violated(matrix_KK, linear_K, free_K)
-        count = jnp.sum(wrong_K)
-        better = count < fewest
-        last = size - 1 - jnp.argmax(wrong_K[::-1])
-        flip_K = jnp.where(better | (grace > 0), wrong_K, jnp.arange(size) == last)
-        grace = jnp.where(better, GRACE_STEPS, jnp.maximum(grace - 1, 0))
-        return step + 1, free_K ^ flip_K, jnp.minimum(count, fewest), grace
+    def pivot(carry: _Pivot) -> _Pivot:
+        count = jnp.sum(carry.wrong_K, dtype=jnp.int32)
+        better = count < carry.fewest
+        last = size - 1 - jnp.argmax(carry.wrong_K[::-1])
+        one_K = jnp.arange(size) == last
+        flip_K = jnp.where(better | (carry.grace > 0), carry.wrong_K, one_K)
+        grace = jnp.where(better, GRACE_STEPS, jnp.maximum(carry.grace - 1, 0))
+        free_K = carry.free_K ^ flip_K
+        x_K, wrong_K = _violated(matrix_KK, linear_K, free_K)
+        fewest = jnp.minimum(count, carry.fewest)
+        return _Pivot(carry.step + 1, free_K, x_K, wrong_K, fewest, grace)
 
-    start = (
+    start = _Pivot(
         jnp.int32(0),
         jnp.zeros_like(linear_K, bool),
+        jnp.zeros_like(linear_K),
+        linear_K < -TOLERANCE,
         jnp.int32(size + 1),
         jnp.int32(0),
     )
-    _, free_K, _, _ = lax.while_loop(unfinished, pivot, start)
-    x_K, _ = _violated(matrix_KK, linear_K, free_K)
-    return jnp.maximum(x_K, 0.0)
+    return jnp.maximum(lax.while_loop(unfinished, pivot, start).x_K, 0.0)
+
+
+def refine_nnqp(
+    matrix_KK: jax.Array, linear_K: jax.Array, ridge: float, steps: int = 3
+) -> jax.Array:
+    """The solution for a matrix that is only semidefinite, by the proximal point method.
+
+    Each step solves with `ridge` added, but pulls towards the last iterate instead of
+    towards 0: the error along an eigenvalue `l` falls by `ridge / (l + ridge)` each
+    time, at the conditioning of the ridged problem.
+    """
+
+    def step(x_K, _):
+        return solve_nnqp(ridged(matrix_KK, ridge), linear_K - ridge * x_K), None
+
+    return lax.scan(step, jnp.zeros_like(linear_K), length=steps)[0]
+
+
+class _Pivot(NamedTuple):
+    step: jax.Array
+    free_K: jax.Array
+    x_K: jax.Array
+    wrong_K: jax.Array
+    fewest: jax.Array
+    grace: jax.Array
 
 
 def _violated(matrix_KK, linear_K, free_K) -> tuple[jax.Array, jax.Array]:
@@ -57,5 +87,7 @@ def _violated(matrix_KK, linear_K, free_K) -> tuple[jax.Array, jax.Array]:
     inside_KK = free_K[:, None] & free_K
     system_KK = jnp.where(inside_KK, matrix_KK, jnp.eye(size, dtype=jnp.float32))
     x_K = jnp.linalg.solve(system_KK, jnp.where(free_K, -linear_K, 0.0))
-    slope_K = jnp.matmul(matrix_KK, x_K, precision=lax.Precision.HIGHEST) + linear_K
-    return x_K, jnp.where(free_K, x_K, slope_K) < -TOLERANCE
+    slope_K = matmul(matrix_KK, x_K) + linear_K
+    # A large solution comes with rounding of its own size: it must not cause pivots.
+    tolerance = TOLERANCE * jnp.maximum(1.0, jnp.max(jnp.abs(x_K), initial=0.0))
+    return x_K, jnp.where(free_K, x_K, slope_K) < -tolerance
