@@ -25,11 +25,11 @@ class RandomState(NamedTuple):
 
 
 def random_weights(seed: int = 0) -> Resolver:
-    """New random weights every step: `c` in proportion to `w softmax(z)`, `z ~ N(0, 1)`.
+    """New random weights every step: `c` in proportion to `w softmax(z)`, z normal.
 
     The sum of the weights of those present is kept. Lin et al. 2022, "Reasonable
-    Effectiveness of Random Weighting" (arXiv:2111.10603), equation 4, times the weights.
-    It sees no conflict at all, so what does not beat it has not shown that seeing helps.
+    Effectiveness of Random Weighting" (arXiv:2111.10603), with weights. It sees no
+    conflict at all: what does not beat it has not shown that seeing helps.
     """
 
     def init(num_abilities):

@@ -25,7 +25,7 @@ def dualproj(ridge: float = 1e-4) -> Resolver:
 
     `c = argmin_{v >= w} v^T G v`, the projection of the mean on the cone of updates
     whose inner product with every gradient is not negative (Lopez-Paz and Ranzato 2017,
-    "Gradient Episodic Memory", arXiv:1706.08840, equations 11 and 12). It acts only if
+    "Gradient Episodic Memory", arXiv:1706.08840, in its dual form). It acts only if
     the mean itself is against an ability; otherwise the coefficients are the weights.
 
     Solved on the cosine Gramian, for `x = v - w` in units of the norms, with `ridge`
@@ -55,9 +55,8 @@ def upgrad(ridge: float = 1e-4) -> Resolver:
     """The weighted mean of the gradients, each projected so that it is against nobody.
 
     `c = sum_i p_i argmin_{v >= e_i} v^T G v` with the weights p (Quinton and Rey 2024,
-    "Jacobian Descent for Multi-Objective Optimization", arXiv:2406.16232, section 3 and
-    proposition 1). The update is against no ability, and linear in a rescaling of the
-    gradients: abilities with small gradients keep their say. Where no two gradients
+    "Jacobian Descent for Multi-Objective Optimization", arXiv:2406.16232). The update
+    is against no ability, and linear in a rescaling of the gradients: abilities with small gradients keep their say. Where no two gradients
     conflict the coefficients are the weights.
 
     The K programs are solved on the cosine Gramian, where they do not depend on any

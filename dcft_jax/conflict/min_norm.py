@@ -29,7 +29,7 @@ def mgda() -> Resolver:
     """The shortest combination of the gradients: all abilities get the same progress.
 
     With equal weights `c = argmin v^T G v` over `v >= 0, sum v = sum w` (Desideri 2012;
-    Sener and Koltun 2018, arXiv:1810.04650, equation 3): against no ability, and 0 just
+    Sener and Koltun 2018, arXiv:1810.04650): against no ability, and 0 just
     where no common descent exists. Small gradients get large coefficients. With other
     weights p it is the same for the gradients `g_k / p_k`, so that abilities in the
     active set progress in proportion to their weight, `<g_k, d> = p_k t`; one with
@@ -56,7 +56,7 @@ def cagrad(radius: float = 0.5) -> Resolver:
 
     `d = argmax min_k <g_k, d>` within `|d - g_0| <= radius |g_0|`, where `g_0` is the
     weighted mean (Liu et al. 2021, "Conflict-Averse Gradient Descent",
-    arXiv:2110.14048, equation 2 and algorithm 1, without its final rescaling by
+    arXiv:2110.14048, algorithm 1, without its final rescaling by
     `1 / (1 + radius^2)`). From 1 on, the update is against no ability; 0 is the mean,
     and towards infinity the direction is that of `mgda`.
 

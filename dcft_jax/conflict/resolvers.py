@@ -12,9 +12,11 @@ and vmapped. For every resolver here:
 
 from collections.abc import Callable
 
+from dcft_jax.conflict.balancers import dwa, famo, uw
 from dcft_jax.conflict.bargaining import fairgrad, nash_mtl
 from dcft_jax.conflict.baselines import mean, random_weights
 from dcft_jax.conflict.cones import dualproj, pcd, upgrad
+from dcft_jax.conflict.convergence import coba
 from dcft_jax.conflict.min_norm import cagrad, mgda
 from dcft_jax.conflict.projections import gradvac, pcgrad
 from dcft_jax.conflict.resolver import Resolver
@@ -35,4 +37,9 @@ RESOLVERS: dict[str, Callable[..., Resolver]] = {
     "imtl_g": imtl_g,
     "aligned_mtl": aligned_mtl,
     "con_fig": con_fig,
+    # From the losses alone.
+    "famo": famo,
+    "coba": coba,
+    "uw": uw,
+    "dwa": dwa,
 }

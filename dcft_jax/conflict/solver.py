@@ -59,7 +59,7 @@ def solve_nnqp(matrix_KK: jax.Array, linear_K: jax.Array) -> jax.Array:
 def refine_nnqp(
     matrix_KK: jax.Array, linear_K: jax.Array, ridge: float, steps: int = 3
 ) -> jax.Array:
-    """The solution for a matrix that is only semidefinite, by the proximal point method.
+    """The solution for a semidefinite matrix, by the proximal point method.
 
     Each step solves with `ridge` added, but pulls towards the last iterate instead of
     towards 0: the error along an eigenvalue `l` falls by `ridge / (l + ridge)` each

@@ -1,4 +1,4 @@
-"""Resolvers from the eigenvalues of the Gramian: equal angles, equal singular values."""
+"""Resolvers from the spectrum of the Gramian: equal angles, equal lengths."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def imtl_g(least: float = 1e-3) -> Resolver:
 
     `<g_k, d> / |g_k|` in proportion to `w_k`: `c` in proportion to `D^-1 C^+ w`, where
     C holds the cosines and D the norms, with the sum of the weights as its sum (Liu et
-    al. 2021, "Towards Impartial Multi-task Learning", ICLR, equation 6, by a
+    al. 2021, "Towards Impartial Multi-task Learning", ICLR, by a
     pseudo-inverse instead of a division that dependent gradients make singular).
     Coefficients can be negative.
 
@@ -49,11 +49,11 @@ def imtl_g(least: float = 1e-3) -> Resolver:
 def con_fig() -> Resolver:
     """The direction at equal angles to all gradients, as long as what they agree on.
 
-    `d = (sum_k w_k <g_k, u>) u` with u the unit vector of `sum_k (C^+ w)_k g_k / |g_k|`:
+    `d = (sum_k w_k <g_k, u>) u`, u the unit vector of `sum_k (C^+ w)_k g_k / |g_k|`:
     the cosine of d with gradient k is in proportion to `w_k` (Liu, Chu and Thuerey
-    2024, "ConFIG", arXiv:2408.11104, equations 2 and 3, in the mean form). The direction
-    does not depend on the norms. Independent gradients are all served; coefficients can
-    be negative. Where no direction has those angles, the coefficients are 0.
+    2024, "ConFIG", arXiv:2408.11104, in the mean form). The
+    direction does not depend on the norms. Independent gradients are all served;
+    coefficients can be negative. Where no direction has those angles, they are 0.
     """
 
     def resolve(gram_KK, weights_K, state, observation=NOTHING):

@@ -19,13 +19,13 @@ class EmaWeightsState(NamedTuple):
 
 
 def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
-    """Averages the coefficients over steps: `a <- decay a + (1 - decay) c`, c = a.
+    """Averages the coefficients over steps: `c = a`, `a <- decay a + (1 - decay) c'`.
 
-    CR-MOGM (Zhou et al. 2022, "On the Convergence of Stochastic Multi-Objective Gradient
-    Manipulation and Beyond", NeurIPS, algorithm 1): with coefficients from one noisy
-    batch, resolvers like `mgda`, `pcgrad` and `cagrad` need not converge; with averaged
-    ones they do. An ability starts with its first coefficient; while absent it keeps
-    its average and gets 0. The guarantees of the inner resolver hold on average only.
+    CR-MOGM (Zhou et al. 2022, "On the Convergence of Stochastic Multi-Objective
+    Gradient Manipulation and Beyond", NeurIPS): with coefficients from one
+    noisy batch, resolvers like `mgda`, `pcgrad` and `cagrad` need not converge; with
+    averaged ones they do. An ability starts with its first coefficient; while absent it
+    keeps its average and gets 0. The guarantees of the inner resolver hold on average only.
 
     Raises:
       ValueError: unless `decay` is in [0, 1).
