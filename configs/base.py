@@ -146,9 +146,42 @@ def get_config() -> ConfigDict:
         )
     )
 
+    # How the gradients of the abilities become one update; docs/conflict.md.
     config.conflict = ConfigDict(
         dict(
-            resolver="dualproj",  # "mean" | "pcgrad" | "dualproj"
+            resolver="dualproj",  # a key of dcft_jax.conflict.RESOLVERS
+            # "materialize" | "accumulate" | "two_pass" | "lagged": memory against time
+            engine="materialize",
+            granularity="global",  # "global" | "block" | "matrix": resolved together
+            metric="euclid",  # "euclid" | "adam": conflict of the step really taken
+            rows_dtype="float32",  # "float32" | "bfloat16", of engine="accumulate"
+            log_blocks=False,  # also the cosines of every block
+            # Around the resolver, from the inside out; 0, False and 1: off.
+            noise_gate=0.0,  # act on conflicts beyond so many standard errors only
+            margin=0.0,  # act on cosines below minus this only
+            match_mean_norm=False,  # rescale the update to the length of the mean
+            ema_weights=0.0,  # decay of a moving average of the coefficients
+            every_n=1,  # resolve anew in every n-th step only
+            # Of each resolver; those of the one that is chosen count.
+            options=dict(
+                gradvac=dict(beta=0.5),
+                upgrad=dict(ridge=1e-4),
+                dualproj=dict(ridge=1e-4),
+                pcd=dict(
+                    priority=0,  # which ability is protected, in their order
+                    tau=0.02,
+                    beta=0.999,
+                    ridge=1e-4,
+                ),
+                cagrad=dict(radius=0.5),
+                fairgrad=dict(alpha=2.0),
+                imtl_g=dict(least=1e-3),
+                aligned_mtl=dict(scale="min"),  # "min" | "median" | "rmse"
+                famo=dict(learning_rate=0.025, gamma=1e-3),
+                coba=dict(window=200, warmup=100, tau=5.0),
+                uw=dict(learning_rate=0.025),
+                dwa=dict(window=100, temperature=2.0),
+            ),
         )
     )
 

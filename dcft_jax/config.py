@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dcft_jax.conflict import RESOLVERS
+from dcft_jax.conflict import ENGINES, GRANULARITIES, METRICS, RESOLVERS
 from dcft_jax.data.sources import SOURCES
 from dcft_jax.mixture import RULES, SIGNALS, prior
 
@@ -33,7 +33,7 @@ def validate(config: ConfigDict) -> None:
     _check_data(config)
     _check_optimizer(config)
     _check_mixture(config)
-    _one_of("conflict.resolver", config.conflict.resolver, RESOLVERS)
+    _check_conflict(config)
     _one_of("logging.wandb_mode", config.logging.wandb_mode, ("online", "offline"))
     _check_mesh(config)
 
@@ -186,6 +186,56 @@ def _check_mixture(config: ConfigDict) -> None:
     )
     given = [ability.weight for ability in config.abilities.values()]
     prior(mixture.prior, [1.0] * num_abilities, mixture.temperature, given)
+
+
+def _check_conflict(config: ConfigDict) -> None:
+    conflict, num_abilities = config.conflict, len(config.abilities)
+    for name, choices in (
+        ("resolver", RESOLVERS),
+        ("engine", ENGINES),
+        ("granularity", GRANULARITIES),
+        ("metric", METRICS),
+        ("rows_dtype", ("float32", "bfloat16")),
+    ):
+        _one_of(f"conflict.{name}", conflict[name], choices)
+    _check_resolver_options(conflict, num_abilities)
+    for name, valid, allowed in (
+        ("noise_gate", conflict.noise_gate >= 0, "must be at least 0 (0: off)"),
+        ("margin", 0 <= conflict.margin < 1, "must be in [0, 1) (0: off)"),
+        ("ema_weights", 0 <= conflict.ema_weights < 1, "must be in [0, 1) (0: off)"),
+        ("every_n", conflict.every_n >= 1, "must be at least 1"),
+    ):
+        require(valid, f"conflict.{name}", conflict[name], allowed)
+    require(
+        not conflict.noise_gate
+        or (
+            conflict.engine != "accumulate"
+            and config.data.num_slots >= 2 * num_abilities
+        ),
+        "conflict.noise_gate",
+        conflict.noise_gate,
+        "measures the noise between slots of one ability: needs data.num_slots of at "
+        f"least 2 x {num_abilities} abilities and another engine than accumulate",
+    )
+    require(
+        config.optimizer.accumulate == 1
+        or conflict.engine in ("materialize", "accumulate"),
+        "conflict.engine",
+        conflict.engine,
+        "Gramians of micro-batches do not add up: with optimizer.accumulate > 1 it "
+        "must be materialize or accumulate",
+    )
+
+
+def _check_resolver_options(conflict: ConfigDict, num_abilities: int) -> None:
+    name = conflict.resolver
+    options = dict(conflict.options.get(name, {}))
+    try:
+        RESOLVERS[name](**options).init(num_abilities)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"config.conflict.options.{name} = {options!r}: {error}"
+        ) from error
 
 
 def _check_mesh(config: ConfigDict) -> None:

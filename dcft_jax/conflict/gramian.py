@@ -11,7 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
+
+from dcft_jax.conflict.groups import Groups, one_group
+from dcft_jax.conflict.sharded import sharded_axes, spread_like, spread_slots
 
 # Elements per slot that one dot contracts. Longer float32 contractions lose digits
 # (up to 10 % at 4e7 elements in some CPU builds), shorter ones lose speed; and only
@@ -19,12 +22,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 CHUNK = 2**16
 
 
-def slot_gramian(grads: Any) -> jax.Array:
+def slot_gramian(grads: Any, scale: Any = None) -> jax.Array:
     """Inner products of the gradients of S slots: `gram_SS[i, j] = <g_i, g_j>`.
 
     Args:
       grads: pytree of arrays `[S, ...]`, any floating dtype, in any sharding. Leaves
         sharded along the slots are resharded by `spread_slots` first.
+      scale: pytree of arrays `[...]`, not negative, one for each leaf: the product is
+        `sum_p scale_p g_ip g_jp`. None: Euclidean. See `adam_metric`.
 
     Returns:
       float32 `[S, S]`, replicated. A slot with a non-finite gradient spoils its own
@@ -33,68 +38,86 @@ def slot_gramian(grads: Any) -> jax.Array:
     Raises:
       ValueError: if the tree is empty or the leading axes differ.
     """
+    return grouped_gramian(grads, one_group(grads), scale)[0]
+
+
+def grouped_gramian(grads: Any, groups: Groups, scale: Any = None) -> jax.Array:
+    """One Gramian per group of parameters, float32 `[G, S, S]`; see `slot_gramian`."""
     _num_slots(grads)
-    leaves = jax.tree.leaves(spread_slots(grads))
+    leaves = jax.tree.leaves(spread_slots(grads, groups))
+    scales = [None] * len(leaves)
+    if scale is not None:
+        scales = spread_like(jax.tree.leaves(scale), leaves)
     shardings = [jax.typeof(leaf).sharding for leaf in leaves]
-    axes = _sharded_axes(shardings)
+    axes = sharded_axes(shardings)
     if not axes:
-        return _local_gramian(leaves, [1] * len(leaves))
+        return _local_gramian(leaves, scales, [1] * len(leaves), groups)
     mesh = next(s.mesh for s in shardings if not s.mesh.empty)
     # A leaf that is not split over one of the axes is seen, and summed, more than once.
     copies = [
-        math.prod(mesh.shape[a] for a in axes if a not in _sharded_axes([s]))
+        math.prod(mesh.shape[a] for a in axes if a not in sharded_axes([s]))
         for s in shardings
     ]
+    specs = [s.spec for s in shardings]
+    scale_specs = [None if x is None else jax.typeof(x).sharding.spec for x in scales]
     return jax.shard_map(
-        lambda *local: lax.psum(_local_gramian(local, copies), axes),
+        lambda grads, scales: lax.psum(
+            _local_gramian(grads, scales, copies, groups), axes
+        ),
         mesh=mesh,
-        in_specs=tuple(s.spec for s in shardings),
-        out_specs=PartitionSpec(None, None),
-    )(*leaves)
+        in_specs=(specs, scale_specs),
+        out_specs=PartitionSpec(None, None, None),
+    )(leaves, scales)
 
 
-def spread_slots(grads: Any) -> Any:
-    """Moves mesh axes off the slot axis, onto another dimension of the same leaf.
-
-    One all-to-all per leaf: afterwards every chip holds all S slots of its part of the
-    parameters, so inner products and combinations over slots are local. The axes go to
-    the dimension with the longest local extent they divide, behind the axes that
-    already split it; a leaf without such a dimension (they are small) is replicated
-    along them. No-op where the slots are not sharded.
-    """
-    return jax.tree.map(_spread, grads)
-
-
-def combine(grads: Any, coefficients_S: jax.Array) -> Any:
+def combine(
+    grads: Any,
+    coefficients: jax.Array,
+    groups: Groups | None = None,
+    dtype: Any = None,
+) -> Any:
     """`sum_s c_s g_s`, leaf by leaf, accumulated in float32.
 
     A slot with coefficient 0 is left out, not multiplied: non-finite gradients of
     masked slots do not reach the result.
 
+    Args:
+      grads: pytree of arrays `[S, ...]`.
+      coefficients: `[S]`, or `[G, S]` with one row per group of parameters.
+      groups: what the rows belong to; None: all parameters are one group.
+      dtype: of the result; None: that of the leaves.
+
     Returns:
-      A pytree of arrays `[...]` in the dtype of the leaves. On a mesh the sharding is
+      A pytree of arrays `[...]`. On a mesh the sharding is
       that of `spread_slots` without the slot axis; reshard it to the parameters'.
 
     Raises:
       ValueError: if the number of coefficients is not the number of slots.
     """
     num_slots = _num_slots(grads)
-    if coefficients_S.shape != (num_slots,):
+    groups = groups or one_group(grads)
+    coefficients_GS = jnp.atleast_2d(coefficients).astype(jnp.float32)
+    expected = (len(groups.names), num_slots)
+    if coefficients_GS.shape != expected:
         raise ValueError(
-            f"coefficients have shape {coefficients_S.shape}, the gradients hold "
-            f"{num_slots} slots: pass one coefficient per slot."
+            f"coefficients have shape {coefficients.shape}, the gradients hold "
+            f"{num_slots} slots in {expected[0]} groups: pass one coefficient per slot "
+            "and group."
         )
-    coefficients_S = coefficients_S.astype(jnp.float32)
+    leaves, tree = jax.tree.flatten(spread_slots(grads, groups))
+    per_leaf = groups.rows_of_leaves(coefficients_GS)
 
-    def weigh(grads: Any) -> Any:
-        return jax.tree.map(lambda g: _weigh_leaf(g, coefficients_S), grads)
+    def weigh(leaves: list) -> list:
+        pairs = zip(leaves, per_leaf, strict=True)
+        return [weigh_leaf(g, c).astype(dtype or g.dtype) for g, c in pairs]
 
-    def weigh_the_kept(grads: Any) -> Any:
-        return weigh(jax.tree.map(lambda g: _blank(g, coefficients_S == 0), grads))
+    def weigh_the_kept(leaves: list) -> list:
+        return weigh([blank(g, left_out_S) for g in leaves])
 
     # Blanking costs a pass over all gradients, and nearly every step keeps all slots.
-    some_left_out = jnp.any(coefficients_S == 0)
-    return lax.cond(some_left_out, weigh_the_kept, weigh, spread_slots(grads))
+    left_out_S = jnp.all(coefficients_GS == 0, axis=0)
+    combined = lax.cond(jnp.any(left_out_S), weigh_the_kept, weigh, leaves)
+    return tree.unflatten(combined)
 
 
 def cosine_gramian(gram_KK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -131,61 +154,68 @@ def _num_slots(grads: Any) -> int:
     return shapes[0][0]
 
 
-def _axes(entry: Any) -> tuple[str, ...]:
-    if entry is None:
-        return ()
-    return entry if isinstance(entry, tuple) else (entry,)
+def _local_gramian(
+    leaves: list, scales: list, copies: list[int], groups: Groups
+) -> jax.Array:
+    """Gramians of the groups, `[G, S, S]`, from what this device holds."""
+    parts = []
+    for leaf, scale, number, split in zip(
+        leaves, scales, copies, groups.layers, strict=True
+    ):
+        gram = leaf_gramian(leaf, scale, per_layer=split > 0)
+        parts.append(gram / number)
+    return groups.sum_leaves(parts)
 
 
-def _sharded_axes(shardings: list[Any]) -> tuple[str, ...]:
-    found = {a: None for s in shardings for entry in s.spec for a in _axes(entry)}
-    return tuple(found)
+def leaf_gramian(
+    leaf_S: jax.Array, scale: jax.Array | None = None, per_layer: bool = False
+) -> jax.Array:
+    """Gramian `[S, S]` of one leaf `[S, ...]`, or `[N, S, S]` of a stack `[S, N, ...]`.
+
+    Chunk by chunk, without reshaping it.
+    """
+    if not per_layer:
+        return _matrix_gramian(leaf_S, scale)
+
+    def one_layer(i: jax.Array) -> jax.Array:
+        layer_S = lax.dynamic_index_in_dim(leaf_S, i, 1, keepdims=False)
+        here = None if scale is None else lax.dynamic_index_in_dim(scale, i, 0, False)
+        return _matrix_gramian(layer_S, here)
+
+    return lax.map(one_layer, jnp.arange(leaf_S.shape[1]))
 
 
-def _spread(leaf: jax.Array) -> jax.Array:
-    sharding = jax.typeof(leaf).sharding
-    spec = list(sharding.spec)
-    lead = _axes(spec[0]) if spec else ()
-    if not lead:
-        return leaf
-    mesh, spec[0] = sharding.mesh, None
-    parts = math.prod(mesh.shape[a] for a in lead)
-    local = [
-        n // math.prod(mesh.shape[a] for a in _axes(entry))
-        for n, entry in zip(leaf.shape, spec, strict=True)
-    ]
-    fits = [d for d in range(1, leaf.ndim) if local[d] % parts == 0]
-    if fits:
-        chosen = max(fits, key=lambda d: local[d])
-        spec[chosen] = (*_axes(spec[chosen]), *lead)
-    return jax.sharding.reshard(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
-
-
-def _local_gramian(leaves: Any, copies: list[int]) -> jax.Array:
-    parts = [_leaf_gramian(g) / n for g, n in zip(leaves, copies, strict=True)]
-    return jnp.sum(jnp.stack(parts), axis=0)
-
-
-def _leaf_gramian(leaf_S: jax.Array) -> jax.Array:
-    """Gramian of one leaf `[S, ...]`, chunk by chunk, without reshaping it."""
+def _matrix_gramian(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
     if AxisType.Auto in jax.typeof(leaf_S).sharding.mesh.axis_types:
-        return _dot(leaf_S)  # the partitioner cannot slice a split axis in place
-    leaf_S = leaf_S[:, None] if leaf_S.ndim == 1 else leaf_S
+        return _dot(leaf_S, scale)  # the partitioner cannot slice a split axis in place
+    if leaf_S.ndim == 1:
+        leaf_S = leaf_S[:, None]
+        scale = None if scale is None else scale[None]
     axis, size = _chunks(leaf_S.shape)
     lead = leaf_S.shape[1:axis]
     whole, rest = divmod(leaf_S.shape[axis], size)
     if math.prod(lead) * whole <= 1 and not rest:
-        return _dot(leaf_S)
+        return _dot(leaf_S, scale)
     sizes = (leaf_S.shape[0], *(1 for _ in lead), size, *leaf_S.shape[axis + 1 :])
 
     def add_chunk(i, gram_SS):
         *outer, inner = jnp.unravel_index(i, (*lead, whole))
         starts = [0, *outer, inner * size] + [0] * (leaf_S.ndim - axis - 1)
-        return gram_SS + _dot(lax.dynamic_slice(leaf_S, starts, sizes))
+        chunk = lax.dynamic_slice(leaf_S, starts, sizes)
+        here = (
+            None if scale is None else lax.dynamic_slice(scale, starts[1:], sizes[1:])
+        )
+        return gram_SS + _dot(chunk, here)
 
     # The remainder comes first: it also gives the loop's carry the right type.
-    tail = lax.slice_in_dim(leaf_S, whole * size, whole * size + rest, axis=axis)
-    return lax.fori_loop(0, math.prod(lead) * whole, add_chunk, _dot(tail))
+    done = whole * size
+    tail = lax.slice_in_dim(leaf_S, done, done + rest, axis=axis)
+    tail_scale = (
+        None
+        if scale is None
+        else lax.slice_in_dim(scale, done, done + rest, axis=axis - 1)
+    )
+    return lax.fori_loop(0, math.prod(lead) * whole, add_chunk, _dot(tail, tail_scale))
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -197,12 +227,14 @@ def _chunks(shape: tuple[int, ...]) -> tuple[int, int]:
     return axis, max(1, min(fitting, shape[axis]))
 
 
-def _dot(leaf_S: jax.Array) -> jax.Array:
+def _dot(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
     rest = range(2, leaf_S.ndim + 1)
+    scaled_S = leaf_S if scale is None else leaf_S.astype(jnp.float32) * scale
+    other_S = leaf_S if scale is None else leaf_S.astype(jnp.float32)
     return jnp.einsum(
-        leaf_S,
+        scaled_S,
         [0, *rest],
-        leaf_S,
+        other_S,
         [1, *rest],
         [0, 1],
         precision=lax.Precision.HIGHEST,
@@ -210,21 +242,22 @@ def _dot(leaf_S: jax.Array) -> jax.Array:
     )
 
 
-def _weigh_leaf(leaf_S: jax.Array, coefficients_S: jax.Array) -> jax.Array:
+def weigh_leaf(leaf_S: jax.Array, coefficients_S: jax.Array) -> jax.Array:
+    """`sum_s c_s g_s` of one leaf, float32; `[S, N]` coefficients weigh its N layers."""
     # A dot: on CPU XLA sums over a leading axis thirty times slower.
-    rest = range(1, leaf_S.ndim)
-    combined = jnp.einsum(
+    rest = list(range(1, leaf_S.ndim))
+    return jnp.einsum(
         coefficients_S,
-        [0],
+        [0, 1][: coefficients_S.ndim],
         leaf_S,
         [0, *rest],
-        [*rest],
+        rest,
         precision=lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
-    return combined.astype(leaf_S.dtype)
 
 
-def _blank(leaf_S: jax.Array, left_out_S: jax.Array) -> jax.Array:
+def blank(leaf_S: jax.Array, left_out_S: jax.Array) -> jax.Array:
+    """Zero gradients for the slots that are left out."""
     left_out_S = left_out_S.reshape(-1, *[1] * (leaf_S.ndim - 1))
     return jnp.where(left_out_S, jnp.zeros((), leaf_S.dtype), leaf_S)

@@ -1,13 +1,15 @@
 """Decoders: one set of parts whose settings are Llama, SmolLM, Qwen and Gemma."""
 
 from dcft_jax.models.config import ModelConfig, check_mesh
-from dcft_jax.models.decoder import Params, apply, hidden, init, unembed
+from dcft_jax.models.decoder import STACKED, Params, Tap, apply, hidden, init, unembed
 from dcft_jax.models.loss import token_correct, token_nll
 from dcft_jax.models.response import response_targets, score_responses
 
 __all__ = [
+    "STACKED",
     "ModelConfig",
     "Params",
+    "Tap",
     "apply",
     "check_mesh",
     "hidden",

@@ -6,7 +6,8 @@ Leaves are named `kernel`, `bias`, `scale` (norms) and `embedding`.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,20 @@ REMAT_POLICY = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+STACKED = "layers"  # the entry of the parameters whose leaves have a layer axis
+
+
+class Tap(NamedTuple):
+    """Marks parameters where the model reads them, those of a stack layer by layer.
+
+    `mark(params, handles)` returns the parameters; `handles` is like the parameters, a
+    leaf of its stack having a leading layer axis.
+    """
+
+    mark: Callable[[Any, Any], Any]
+    handles: Any
 
 
 class Block(nnx.Module):
@@ -83,7 +98,7 @@ class Decoder(nnx.Module):
             shape, axes = (config.width, config.vocab_size), ("embed", "vocab")
             self.head = layers.projection(config, "BLD,DV->BLV", shape, axes, rngs=rngs)
 
-    def hidden(self, tokens_BL, segments_BL, positions_BL) -> jax.Array:
+    def hidden(self, tokens_BL, segments_BL, positions_BL, tap=None) -> jax.Array:
         config = self.config
         local, everything = attention.views(
             config, tokens_BL.shape[1], segments_BL, positions_BL
@@ -92,7 +107,9 @@ class Decoder(nnx.Module):
         mixed = len(set(is_local)) > 1
 
         def step(x_BLD, layer):
-            block, flag = layer
+            block, flag, handles = layer
+            if tap is not None:
+                block = _tap_block(tap.mark, block, handles)
             view = local if is_local[0] else everything
             if mixed:
                 pick = functools.partial(jnp.where, flag)
@@ -104,7 +121,9 @@ class Decoder(nnx.Module):
             policy = REMAT_POLICY[config.remat]
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         x_BLD = self.embed(tokens_BL)
-        x_BLD, _ = jax.lax.scan(step, x_BLD, (self.layers, jnp.asarray(is_local)))
+        handles = None if tap is None else tap.handles[STACKED]
+        xs = (self.layers, jnp.asarray(is_local), handles)
+        x_BLD, _ = jax.lax.scan(step, x_BLD, xs)
         return self.final_norm(x_BLD)
 
     def unembed(self, x_BLD: jax.Array) -> jax.Array:
@@ -143,6 +162,7 @@ def apply(
     tokens_BL: jax.Array,
     segments_BL: jax.Array | None = None,
     positions_BL: jax.Array | None = None,
+    tap: Tap | None = None,
 ) -> jax.Array:
     """Next-token logits.
 
@@ -153,13 +173,18 @@ def apply(
       segments_BL: int32; tokens see only their own segment. None: one segment per row.
       positions_BL: int32, of the rotary embedding. None: the index in the row, which
         gives the same logits, as only differences within a segment count.
+      tap: see `Tap`; each parameter is marked once, also tied embeddings.
 
     Returns:
       float32 [B, L, V]; on a mesh split over rows and vocabulary.
     """
-    return unembed(
-        config, params, hidden(config, params, tokens_BL, segments_BL, positions_BL)
-    )
+    if tap is not None:
+        params = {
+            name: part if name == STACKED else tap.mark(part, tap.handles[name])
+            for name, part in params.items()
+        }
+    x_BLD = _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL, tap)
+    return unembed(config, params, x_BLD)
 
 
 def hidden(
@@ -176,6 +201,11 @@ def hidden(
 def unembed(config: ModelConfig, params: Params, x_BLD: jax.Array) -> jax.Array:
     """Logits, float32 [B, L, V], of the activations that `hidden` returns."""
     return _merge(config, params).unembed(x_BLD)
+
+
+def _tap_block(mark, block: Block, handles: Any) -> Block:
+    structure, arrays = nnx.split(block)
+    return nnx.merge(structure, mark(nnx.to_pure_dict(arrays), handles))
 
 
 def _merge(config: ModelConfig, params: Params) -> Decoder:

@@ -6,18 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from dcft_jax.models.config import ModelConfig
-from dcft_jax.models.decoder import Params, apply
+from dcft_jax.models.decoder import Params, Tap, apply
 from dcft_jax.models.loss import token_correct, token_nll
 
 
 def score_responses(
-    config: ModelConfig, params: Params, rows: Mapping[str, jax.Array]
+    config: ModelConfig,
+    params: Params,
+    rows: Mapping[str, jax.Array],
+    tap: Tap | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Teacher-forced predictions of the response tokens.
 
     Args:
       rows: [B, L] arrays `tokens`, `loss_mask`, `segments`, `positions`, as the data
         room packs them; `loss_mask` is true where the token itself is trained.
+      tap: see `Tap`.
 
     Returns:
       nll_BL: float32 nats, 0 where nothing is predicted;
@@ -28,7 +32,7 @@ def score_responses(
         rows["tokens"], rows["loss_mask"], rows["segments"]
     )
     logits_BLV = apply(
-        config, params, rows["tokens"], rows["segments"], rows["positions"]
+        config, params, rows["tokens"], rows["segments"], rows["positions"], tap
     )
     nll_BL = jnp.where(mask_BL, token_nll(logits_BLV, targets_BL), 0.0)
     return nll_BL, token_correct(logits_BLV, targets_BL), mask_BL

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcft_jax.reporting import Progress, Writer
+from dcft_jax.training.conflict_log import conflict_metrics, mean_over
 from dcft_jax.training.run import Run
 from dcft_jax.training.step import StepMetrics
 
@@ -103,13 +104,13 @@ class StepLog:
             "train/tokens_per_s": tokens_per_step / seconds,
             "train/tokens": float(last * tokens_per_step),
             "train/learning_rate": float(jnp.asarray(schedule(last - 1))),
-            "train/grad_norm": _mean([row.metrics.grad_norm for row in rows]),
-            "conflict/acted": _mean([row.metrics.conflict.acted for row in rows]),
-            "conflict/change": _mean([row.metrics.conflict.change for row in rows]),
-            "conflict/min_cosine": _mean(
-                [row.metrics.conflict.min_cosine for row in rows]
-            ),
+            "train/grad_norm": mean_over([row.metrics.grad_norm for row in rows]),
             **self._per_ability(rows),
+            **conflict_metrics(
+                [row.metrics.conflict for row in rows],
+                self._run.abilities,
+                self._run.program.engine.measured.names,
+            ),
         }
         self.write(last, {k: v for k, v in metrics.items() if np.isfinite(v)})
 
@@ -118,9 +119,6 @@ class StepLog:
         loss_K = np.sum([row.metrics.loss_sum_K for row in rows], axis=0)
         count_K = np.sum([row.metrics.count_K for row in rows], axis=0)
         slots_K = np.mean([row.slots_K for row in rows], axis=0)
-        conflicts = [row.metrics.conflict for row in rows]
-        coefficients_K = np.mean([c.coefficients_K for c in conflicts], axis=0)
-        cosines_KK = _nanmean(np.stack([c.cosines_KK for c in conflicts]))
         epochs_K = rows[-1].position_K / self._run.train_rows_K
         metrics = {}
         for k, name in enumerate(names):
@@ -129,18 +127,4 @@ class StepLog:
             metrics[f"train/response_tokens/{name}"] = self._tokens_K[k]
             metrics[f"mixture/slots/{name}"] = slots_K[k]
             metrics[f"mixture/epochs/{name}"] = epochs_K[k]
-            metrics[f"conflict/coefficient/{name}"] = coefficients_K[k]
-            for j in range(k + 1, len(names)):
-                metrics[f"conflict/cosine/{name}/{names[j]}"] = cosines_KK[k, j]
         return {key: float(value) for key, value in metrics.items()}
-
-
-def _nanmean(x: np.ndarray) -> np.ndarray:
-    """Mean over the leading axis of what was measured; nan where nothing was."""
-    measured = np.isfinite(x)
-    total = np.where(measured, x, 0.0).sum(axis=0)
-    return np.where(measured.any(axis=0), total / measured.sum(axis=0).clip(1), np.nan)
-
-
-def _mean(values: list[jax.Array]) -> float:
-    return float(_nanmean(np.stack(values)))

@@ -1,7 +1,10 @@
 """The computation of a run: pure functions that the config alone decides."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +12,21 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from dcft_jax.conflict import RESOLVERS, Resolver
+from dcft_jax.conflict import (
+    RESOLVERS,
+    Engine,
+    Resolver,
+    adam_metric,
+    ema_weights,
+    every_n,
+    make_groups,
+    margin,
+    match_mean_norm,
+    noise_gate,
+)
 from dcft_jax.evaluation.losses import make_eval_step
 from dcft_jax.mixture import RULES, MixtureRule, prior
-from dcft_jax.models import ModelConfig
+from dcft_jax.models import STACKED, ModelConfig
 from dcft_jax.models import init as init_params
 from dcft_jax.sharding import Rules
 from dcft_jax.training.optimizer import make_optimizer, make_schedule
@@ -24,6 +38,7 @@ from dcft_jax.training.step import make_train_step
 class Program:
     model: ModelConfig
     rule: MixtureRule
+    engine: Engine
     schedule: optax.Schedule
     init: Callable[[], TrainState]
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics)
@@ -47,19 +62,21 @@ def build_program(
     model = ModelConfig.from_config(config.model, vocab_size, rules)
     num_steps = config.run.num_steps
     optimizer = make_optimizer(config.optimizer, num_steps)
-    rule, resolver = make_rule(config), make_resolver(config)
-    accumulate = config.optimizer.accumulate
-    step = make_train_step(model, optimizer, resolver, rule, accumulate)
+    rule = make_rule(config)
+    key = jax.random.key(config.run.seed)
+    engine = make_engine(config, jax.eval_shape(partial(init_params, model), key))
+    step = make_train_step(model, optimizer, rule, engine, make_metric(config))
     prior_K = prior_weights(config, sizes_K)
 
     def init() -> TrainState:
         params = init_params(model, jax.random.key(config.run.seed))
         mixture = init_mixture(rule, jnp.asarray(prior_K), num_examples)
-        return init_state(params, optimizer, resolver, mixture)
+        return init_state(params, optimizer, engine, mixture)
 
     return Program(
         model=model,
         rule=rule,
+        engine=engine,
         schedule=make_schedule(config.optimizer, num_steps),
         init=init,
         train_step=jax.jit(step, donate_argnums=0),
@@ -83,11 +100,53 @@ def make_rule(config: ConfigDict) -> MixtureRule:
     )
 
 
+def make_engine(config: ConfigDict, params: Any) -> Engine:
+    """The engine that the config names, for parameters of these shapes.
+
+    Raises:
+      ValueError: an option of the resolver is out of range.
+    """
+    conflict = config.conflict
+    per_block = conflict.log_blocks and conflict.granularity == "global"
+    return Engine(
+        name=conflict.engine,
+        resolver=make_resolver(config),
+        groups=make_groups(params, conflict.granularity, (STACKED,)),
+        watched=make_groups(params, "block", (STACKED,)) if per_block else None,
+        num_abilities=len(config.abilities),
+        stacked=(STACKED,),
+        accumulate=config.optimizer.accumulate,
+        rows_dtype=conflict.rows_dtype,
+    )
+
+
 def make_resolver(config: ConfigDict) -> Resolver:
-    factory = RESOLVERS[config.conflict.resolver]
-    if config.conflict.resolver == "pcgrad":  # visits abilities in random order
-        return factory(seed=config.run.seed)
-    return factory()
+    """The resolver with its options, inside the wrappers that the config turns on."""
+    conflict = config.conflict
+    options = dict(conflict.options.get(conflict.resolver, {}))
+    factory = RESOLVERS[conflict.resolver]
+    if "seed" in inspect.signature(factory).parameters:
+        options["seed"] = config.run.seed
+    resolver = factory(**options)
+    if conflict.noise_gate:
+        resolver = noise_gate(resolver, conflict.noise_gate)
+    if conflict.margin:
+        resolver = margin(resolver, conflict.margin)
+    if conflict.match_mean_norm:
+        resolver = match_mean_norm(resolver)
+    if conflict.ema_weights:
+        resolver = ema_weights(resolver, conflict.ema_weights)
+    if conflict.every_n > 1:
+        resolver = every_n(resolver, conflict.every_n)
+    return resolver
+
+
+def make_metric(config: ConfigDict) -> Callable[[optax.OptState], Any]:
+    """From the optimizer's state to the metric of the inner products."""
+    if config.conflict.metric == "euclid":
+        return lambda opt_state: None
+    optimizer = config.optimizer
+    return partial(adam_metric, b2=optimizer.b2, eps=optimizer.eps)
 
 
 def prior_weights(config: ConfigDict, sizes_K: Sequence[int]) -> np.ndarray:

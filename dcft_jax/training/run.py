@@ -120,6 +120,13 @@ def show_data(data: Prepared, console: Console) -> None:
 
 
 def _check_batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    config_lib.require(
+        config.conflict.engine != "accumulate" or mesh.shape["ability"] == 1,
+        "conflict.engine",
+        config.conflict.engine,
+        "takes the slots one after the other, so mesh.ability must be 1, not "
+        f"{mesh.shape['ability']}; use materialize there",
+    )
     rows = config.data.rows_per_slot // config.optimizer.accumulate
     for field, size, axis in (
         ("data.num_slots", config.data.num_slots, "ability"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dcft_jax.conflict import Resolver
+from dcft_jax.conflict import Engine, EngineState, init_engine
 from dcft_jax.mixture import MixtureRule
 
 register = jax.tree_util.register_dataclass
@@ -40,7 +40,7 @@ class TrainState:
     params: Any
     opt_state: optax.OptState
     mixture: MixtureState
-    resolver: Any
+    conflict: EngineState
 
 
 def init_mixture(
@@ -65,7 +65,7 @@ def init_mixture(
 def init_state(
     params: Any,
     optimizer: optax.GradientTransformation,
-    resolver: Resolver,
+    engine: Engine,
     mixture: MixtureState,
 ) -> TrainState:
     return TrainState(
@@ -73,7 +73,7 @@ def init_state(
         params=params,
         opt_state=optimizer.init(params),
         mixture=mixture,
-        resolver=resolver.init(mixture.rows_K.shape[0]),
+        conflict=init_engine(engine),
     )
 
 

@@ -165,7 +165,7 @@ def test_the_gramian_of_spread_slots_has_one_small_collective():
     collectives = ("all-reduce(", "all-gather(", "all-to-all(", "collective-permute(")
     assert [text.count(name) for name in collectives] == [1, 0, 0, 0]
     line = next(line for line in text.splitlines() if "all-reduce(" in line)
-    assert "f32[8,8]" in line
+    assert "f32[1,8,8]" in line  # one group
 
 
 def test_combine_leaves_out_masked_slots_and_keeps_the_dtype():

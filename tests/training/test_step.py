@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from dcft_jax import sharding
-from dcft_jax.conflict import RESOLVERS
+from dcft_jax.conflict import ENGINES, RESOLVERS, Engine, make_groups
 from dcft_jax.mixture import RULES
-from dcft_jax.models import ModelConfig, init
+from dcft_jax.models import STACKED, ModelConfig, init
 from dcft_jax.training.state import (
     TrainState,
     add_wide,
@@ -54,13 +54,26 @@ def make_batch(seed: int = 0, ability_S=ABILITY_S) -> dict[str, np.ndarray]:
     }
 
 
-def make_state(config: ModelConfig, optimizer, resolver, weights=(0.5, 0.2, 0.3)):
+def make_engine(config: ModelConfig, resolver="mean", name="materialize", accumulate=1):
+    params = jax.eval_shape(partial(init, config), jax.random.key(0))
+    groups = make_groups(params, "global", (STACKED,))
+    return Engine(
+        name,
+        RESOLVERS[resolver](),
+        groups,
+        K,
+        stacked=(STACKED,),
+        accumulate=accumulate,
+    )
+
+
+def make_state(config: ModelConfig, optimizer, engine, weights=(0.5, 0.2, 0.3)):
     rule = RULES["static"]()
 
     def build() -> TrainState:
         params = init(config, jax.random.key(0))
         mixture = init_mixture(rule, jnp.asarray(weights, jnp.float32), 5)
-        return init_state(params, optimizer, resolver, mixture)
+        return init_state(params, optimizer, engine, mixture)
 
     mesh = jax.sharding.get_mesh()
     layout = sharding.concretize(jax.eval_shape(build), mesh)
@@ -75,6 +88,7 @@ def take_step(
     accumulate: int = 1,
     mesh_sizes: tuple[int, ...] = (1, 1, 1),
     ability_S: tuple[int, ...] = ABILITY_S,
+    engine: str = "materialize",
 ):
     """One SGD step with rate 1, so the change of parameters is the gradient."""
     sizes = dict(zip(sharding.AXES, mesh_sizes, strict=True))
@@ -82,10 +96,9 @@ def take_step(
     mesh = sharding.make_mesh(sizes, devices)
     optimizer = optax.sgd(1.0)
     with jax.set_mesh(mesh):
-        rule, state = make_state(config, optimizer, RESOLVERS[resolver]())
-        step = make_train_step(
-            config, optimizer, RESOLVERS[resolver](), rule, accumulate
-        )
+        static = make_engine(config, resolver, engine, accumulate)
+        rule, state = make_state(config, optimizer, static)
+        step = make_train_step(config, optimizer, rule, static)
         batch = sharding.place(make_batch(ability_S=ability_S), mesh, config.rules)
         new_state, metrics = jax.jit(step)(state, {}, batch)
         change = jax.tree.map(lambda a, b: a - b, state.params, new_state.params)
@@ -154,6 +167,39 @@ def test_sharded_equals_unsharded(mesh_sizes, accumulate):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["accumulate", "two_pass"])
+@pytest.mark.parametrize(
+    "changes", [{}, dict(remat="full"), dict(tie_embeddings=False, qkv_bias=True)]
+)
+def test_engines_agree_on_the_decoder(engine, changes):
+    config = model(**changes)
+    change, _, metrics = take_step(config, "upgrad")
+    other = take_step(config, "upgrad", engine=engine)
+    assert_close(other[0], change, 1e-5)
+    gram_KK = metrics.conflict.gram_KK
+    np.testing.assert_allclose(other[2].conflict.gram_KK, gram_KK, rtol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "mesh_sizes"),
+    [
+        ("two_pass", (2, 2, 2)),
+        ("two_pass", (4, 1, 2)),
+        ("lagged", (2, 2, 2)),
+        ("accumulate", (1, 4, 2)),
+    ],
+)
+def test_engines_on_a_mesh_equal_themselves_on_one_device(engine, mesh_sizes):
+    config = model()
+    change, _, metrics = take_step(config, "upgrad", engine=engine)
+    sharded = take_step(config, "upgrad", mesh_sizes=mesh_sizes, engine=engine)
+    assert_close(sharded[0], change, 1e-5)
+    gram_KK = metrics.conflict.gram_KK
+    np.testing.assert_allclose(sharded[2].conflict.gram_KK, gram_KK, rtol=1e-5)
+
+
 def test_absent_ability_is_masked_not_zero():
     change, state, metrics = take_step(model(), "dualproj", ability_S=(0, 0, 1, 1))
     assert np.isnan(metrics.conflict.cosines_KK[2]).all()
@@ -171,13 +217,18 @@ def test_counters_and_credit_follow_the_batch():
     assert state.step == 1
 
 
-def test_no_host_callback_and_no_recompilation():
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mesh_sizes", [(1, 1, 1), (2, 1, 1)])
+def test_no_host_callback_and_no_recompilation(engine, mesh_sizes):
     config = model()
-    optimizer, resolver = optax.sgd(1.0), RESOLVERS["dualproj"]()
-    mesh = sharding.make_mesh(dict(ability=1, data=1, model=1), jax.devices()[:1])
+    optimizer, static = optax.sgd(1.0), make_engine(config, "dualproj", engine)
+    if engine == "accumulate" and mesh_sizes[0] > 1:
+        pytest.skip("takes slots one after the other")
+    sizes = dict(zip(sharding.AXES, mesh_sizes, strict=True))
+    mesh = sharding.make_mesh(sizes, jax.devices()[: int(np.prod(mesh_sizes))])
     with jax.set_mesh(mesh):
-        rule, state = make_state(config, optimizer, resolver)
-        step = jax.jit(make_train_step(config, optimizer, resolver, rule))
+        rule, state = make_state(config, optimizer, static)
+        step = jax.jit(make_train_step(config, optimizer, rule, static))
         batches = [
             sharding.place(make_batch(s, a), mesh, config.rules)
             for s, a in enumerate((ABILITY_S, [0, 1, 1, 2], [2, 2, 2, 2]))
