@@ -10,10 +10,13 @@ from dcft_jax.conflict.algebra import masked, matmul, require, restrict, ridged
 from dcft_jax.conflict.gramian import cosine_gramian
 from dcft_jax.conflict.resolver import NOTHING, Resolver
 
-RIDGE = 1e-6  # on the cosine Gramian: keeps coefficients finite where gradients cancel
-MAX_NEWTON_STEPS = 60
+# On the cosine Gramian: keeps coefficients finite where gradients cancel. The first is
+# safe in float32, the second, tried from the solution of the first, more exact.
+RIDGES = (1e-5, 1e-6)
+MAX_STEPS = 40
 RESIDUAL = 2e-7
 HALVINGS = 8
+LONGEST = 4.0  # step of a logarithm
 
 
 def nash_mtl() -> Resolver:
@@ -43,6 +46,9 @@ def fairgrad(alpha: float = 2.0) -> Resolver:
     update the length of the mean. An ability with
     weight 0 gets coefficient 0.
 
+    Away from 1, float32 does not reach the equations where norms are more than about
+    three decades apart; the update stays against no ability.
+
     Raises:
       ValueError: unless `alpha` is in [0.1, 10].
     """
@@ -56,18 +62,17 @@ def _bargain(alpha: float) -> Resolver:
         cosines_KK, norms_K, present_K = cosine_gramian(gram_KK)
         weights_K = masked(weights_K, present_K)
         kept_K = weights_K > 0
-        log_norms_K = jnp.log(norms_K)
         log_weights_K = jnp.log(jnp.where(kept_K, weights_K, 1.0))
+        cosines_KK = restrict(cosines_KK, kept_K)
         # For y = c |g|: (C y)_k = q_k y_k^(-1 / alpha).
-        log_q_K = log_weights_K + (1 / alpha - 1) * log_norms_K
-        matrix_KK = ridged(restrict(cosines_KK, kept_K), RIDGE)
-        y_K = _solve(matrix_KK, log_q_K, alpha) / norms_K
+        log_q_K = log_weights_K + (1 / alpha - 1) * jnp.log(norms_K)
+        log_y_K = _nash(ridged(cosines_KK, RIDGES[0]), log_weights_K)
+        for ridge in RIDGES:
+            log_y_K = _fair(ridged(cosines_KK, ridge), log_q_K, 1 / alpha, log_y_K)
         diagonal_K = jnp.diagonal(gram_KK.astype(jnp.float32))
         largest = jnp.max(jnp.where(present_K, diagonal_K, 0.0), initial=0.0)
-        unit = jnp.sqrt(jnp.where(largest > 0, largest, 1.0)) ** (
-            -2 * alpha / (1 + alpha)
-        )
-        return masked(y_K * unit, kept_K), state
+        log_unit = jnp.log(jnp.where(largest > 0, largest, 1.0)) / (1 + 1 / alpha)
+        return masked(jnp.exp(log_y_K - log_unit) / norms_K, kept_K), state
 
     return Resolver(lambda num_abilities: (), resolve)
 
@@ -76,68 +81,101 @@ class _Newton(NamedTuple):
     step: jax.Array
     log_y_K: jax.Array
     residual: jax.Array
+    stuck: jax.Array
 
 
-def _solve(matrix_KK: jax.Array, log_q_K: jax.Array, alpha: float) -> jax.Array:
-    """The minimum of `y^T M y / 2 - sum_k q_k y_k^(1 - 1/alpha) / (1 - 1/alpha)`.
+def _unfinished(now: _Newton) -> jax.Array:
+    return (now.step < MAX_STEPS) & (now.residual > RESIDUAL) & ~now.stuck
 
-    In relative steps `dy = y s`, which are of order 1 whatever the scale of y.
+
+def _solve(matrix_KK: jax.Array, right_K: jax.Array) -> jax.Array:
+    """Linear solve in units of the diagonal, which spans many decades here."""
+    root_K = jnp.sqrt(jnp.diagonal(matrix_KK))
+    scaled_KK = matrix_KK / root_K[:, None] / root_K
+    return jnp.linalg.solve(scaled_KK, right_K / root_K) / root_K
+
+
+def _nash(matrix_KK: jax.Array, log_weights_K: jax.Array) -> jax.Array:
+    """`log y` at the minimum of the convex `y^T M y / 2 - sum_k w_k log y_k`.
+
+    Newton's method in relative steps `dy = y s`, of order 1 whatever the scale of y.
     """
-    beta = 1 / alpha
+    weights_K = jnp.exp(log_weights_K)
 
-    def force(log_y_K):
-        """`y (M y)` and what it should be, `q y^(1 - beta)`."""
+    def pull(log_y_K):
         y_K = jnp.exp(log_y_K)
-        return y_K * matmul(matrix_KK, y_K), jnp.exp(log_q_K + (1 - beta) * log_y_K)
+        return y_K * matmul(matrix_KK, y_K)
 
-    def at(step, log_y_K):
-        pull_K, push_K = force(log_y_K)
-        return _Newton(step, log_y_K, jnp.max(jnp.abs(pull_K / push_K - 1)))
+    def at(step, log_y_K, stuck):
+        residual = jnp.max(jnp.abs(pull(log_y_K) / weights_K - 1), initial=0.0)
+        return _Newton(step, log_y_K, residual, stuck)
 
     def improve(now):
         y_K = jnp.exp(now.log_y_K)
-        pull_K, push_K = force(now.log_y_K)
-        hessian_KK = y_K[:, None] * matrix_KK * y_K + beta * jnp.diag(push_K)
-        root_K = jnp.sqrt(jnp.diagonal(hessian_KK))
-        scaled_KK = hessian_KK / root_K[:, None] / root_K
-        move_K = jnp.linalg.solve(scaled_KK, (push_K - pull_K) / root_K) / root_K
-        return at(now.step + 1, now.log_y_K + _damped(force, now.log_y_K, move_K))
+        hessian_KK = y_K[:, None] * matrix_KK * y_K + jnp.diag(weights_K)
+        force_K = weights_K - pull(now.log_y_K)
+        move_K = _solve(hessian_KK, force_K)
 
-    def unfinished(now):
-        return (now.step < MAX_NEWTON_STEPS) & (now.residual > RESIDUAL)
+        # The longest of a few halvings that does not overshoot, judged by the slope of
+        # the objective: float32 knows its value too badly near the minimum.
+        def slope(size):
+            new_K = jnp.maximum(1 + size * move_K, 0.05)
+            left_K = weights_K - pull(now.log_y_K + jnp.log(new_K))
+            along = jnp.abs(jnp.sum(left_K / new_K * move_K))
+            return jnp.where(jnp.all(1 + size * move_K > 0.05), along, jnp.inf)
 
-    start_K = log_q_K / (1 + beta)
-    start_K = start_K + _common_factor(force, start_K, beta)
-    return jnp.exp(lax.while_loop(unfinished, improve, at(0, start_K)).log_y_K)
+        sizes = 0.5 ** jnp.arange(HALVINGS, dtype=jnp.float32)
+        good = jax.vmap(slope)(sizes) <= 0.5 * jnp.sum(force_K * move_K)
+        size = sizes[jnp.argmax(good)]
+        size = jnp.where(jnp.any(good), size, sizes[-1])
+        step_K = jnp.log(jnp.maximum(1 + size * move_K, 0.05))
+        return at(now.step + 1, now.log_y_K + step_K, jnp.max(jnp.abs(step_K)) < 1e-7)
+
+    start_K = log_weights_K / 2
+    least = 1e-6 * jnp.sum(weights_K)
+    start_K += (
+        jnp.log(jnp.sum(weights_K) / jnp.maximum(jnp.sum(pull(start_K)), least)) / 2
+    )
+    start = at(jnp.int32(0), start_K, jnp.bool(False))
+    return lax.while_loop(_unfinished, improve, start).log_y_K
 
 
-def _common_factor(force, log_y_K, beta):
-    """The best multiple of a start: `f^(1 + beta) = sum push / sum pull`."""
-    pull_K, push_K = force(log_y_K)
-    least = 1e-6 * jnp.sum(push_K)
-    ratio = jnp.sum(push_K) / jnp.maximum(jnp.sum(pull_K), least)
-    return jnp.log(ratio) / (1 + beta)
+def _fair(matrix_KK, log_q_K, beta: float, log_y_K: jax.Array) -> jax.Array:
+    """`log y` with `log (M y)_k + beta log y_k = log q_k`, from a y with `M y > 0`.
 
-
-def _damped(force, log_y_K, move_K):
-    """The longest of a few halvings that does not overshoot, as a step of `log y`.
-
-    Judged by the slope of the convex objective along the move, because float32 knows
-    its value too badly near the minimum.
+    Newton's method on the logarithms, where powers are linear; whatever it stops at is
+    against no ability, because it never leaves the y with `M y > 0`.
     """
 
-    def slope(size):
-        new_K = 1 + size * move_K
-        inside = jnp.all(new_K > 0.05)
-        step_K = jnp.log(jnp.where(new_K > 0.05, new_K, 1.0))
-        pull_K, push_K = force(log_y_K + step_K)
-        along = jnp.sum((pull_K - push_K) / jnp.maximum(new_K, 0.05) * move_K)
-        return jnp.where(inside & jnp.isfinite(along), along, jnp.inf), step_K
+    def residual(log_y_K):
+        image_K = matmul(matrix_KK, jnp.exp(log_y_K))
+        residual_K = jnp.log(jnp.maximum(image_K, 1e-30)) + beta * log_y_K - log_q_K
+        return jnp.where(jnp.all(image_K > 0), residual_K, jnp.inf)
 
-    sizes = 0.5 ** jnp.arange(HALVINGS, dtype=jnp.float32)
-    slopes, steps_K = jax.vmap(slope)(sizes)
-    pull_K, push_K = force(log_y_K)
-    first = jnp.abs(jnp.sum((pull_K - push_K) * move_K))
-    good = slopes <= 0.5 * first
-    chosen = jnp.where(jnp.any(good), jnp.argmax(good), HALVINGS - 1)
-    return steps_K[chosen]
+    def at(step, log_y_K, stuck):
+        largest = jnp.max(jnp.abs(residual(log_y_K)), initial=0.0)
+        return _Newton(step, log_y_K, largest, stuck)
+
+    def improve(now):
+        y_K = jnp.exp(now.log_y_K)
+        pull_K = y_K * matmul(matrix_KK, y_K)
+        hessian_KK = y_K[:, None] * matrix_KK * y_K + beta * jnp.diag(pull_K)
+        now_K = residual(now.log_y_K)
+        move_K = _solve(hessian_KK, -pull_K * now_K)
+        move_K *= jnp.minimum(1.0, LONGEST / jnp.max(jnp.abs(move_K)))
+
+        def square(size):
+            squares_K = residual(now.log_y_K + size * move_K) ** 2
+            return jnp.nan_to_num(jnp.sum(squares_K), nan=jnp.inf, posinf=jnp.inf)
+
+        sizes = 0.5 ** jnp.arange(HALVINGS, dtype=jnp.float32)
+        squares = jax.vmap(square)(sizes)
+        best = jnp.argmin(squares)
+        better = squares[best] < jnp.sum(now_K**2)
+        moved_K = jnp.where(better, now.log_y_K + sizes[best] * move_K, now.log_y_K)
+        return at(now.step + 1, moved_K, ~better)
+
+    first_K = residual(log_y_K)
+    shift = jnp.where(jnp.all(jnp.isfinite(first_K)), jnp.mean(first_K), 0.0)
+    start = at(jnp.int32(0), log_y_K - shift / (1 + beta), jnp.bool(False))
+    return lax.while_loop(_unfinished, improve, start).log_y_K

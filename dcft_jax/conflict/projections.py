@@ -53,8 +53,8 @@ def gradvac(beta: float = 0.5, seed: int = 0) -> Resolver:
     """Turns each gradient until its cosine with every other is what it usually is.
 
     Wang et al. 2021, "Gradient Vaccine" (arXiv:2010.05874), algorithm 1, in Gram space
-    and in the mean form of `pcgrad`: where the cosine `f` of
-    (edited) gradient i with gradient j is below the target `t_ij`, gradient i gets
+    and in the mean form of `pcgrad`: where the cosine `f` of (edited) gradient i with
+    gradient j is below the target `t_ij`, gradient i gets
     `|g_i| (t sqrt(1 - f^2) - f sqrt(1 - t^2)) / (|g_j| sqrt(1 - t^2)) g_j` added; then
     `t_ij <- (1 - beta) t_ij + beta f`. The targets start at 0, so the first step is
     that of `pcgrad` with the same seed. Targets act up to a cosine of 0.999, because

@@ -25,7 +25,8 @@ def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
     Gradient Manipulation and Beyond", NeurIPS): with coefficients from one
     noisy batch, resolvers like `mgda`, `pcgrad` and `cagrad` need not converge; with
     averaged ones they do. An ability starts with its first coefficient; while absent it
-    keeps its average and gets 0. The guarantees of the inner resolver hold on average only.
+    keeps its average and gets 0. The guarantees of the inner resolver hold on average
+    only.
 
     Raises:
       ValueError: unless `decay` is in [0, 1).
