@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dcft_jax.conflict.algebra import masked, matmul, require, restrict, ridged
+from dcft_jax.conflict.algebra import divide, masked, matmul, require, restrict, ridged
 from dcft_jax.conflict.gramian import cosine_gramian
 from dcft_jax.conflict.resolver import NOTHING, Resolver
 
@@ -15,7 +15,7 @@ from dcft_jax.conflict.resolver import NOTHING, Resolver
 RIDGES = (1e-5, 1e-6)
 MAX_STEPS = 40
 RESIDUAL = 2e-7
-HALVINGS = 8
+TRIALS = 8
 LONGEST = 4.0  # step of a logarithm
 
 
@@ -68,7 +68,7 @@ def _bargain(alpha: float) -> Resolver:
         log_q_K = log_weights_K + (1 / alpha - 1) * jnp.log(norms_K)
         log_y_K = _nash(ridged(cosines_KK, RIDGES[0]), log_weights_K)
         for ridge in RIDGES:
-            log_y_K = _fair(ridged(cosines_KK, ridge), log_q_K, 1 / alpha, log_y_K)
+            log_y_K = _balance(ridged(cosines_KK, ridge), log_q_K, 1 / alpha, log_y_K)
         diagonal_K = jnp.diagonal(gram_KK.astype(jnp.float32))
         largest = jnp.max(jnp.where(present_K, diagonal_K, 0.0), initial=0.0)
         log_unit = jnp.log(jnp.where(largest > 0, largest, 1.0)) / (1 + 1 / alpha)
@@ -102,45 +102,43 @@ def _nash(matrix_KK: jax.Array, log_weights_K: jax.Array) -> jax.Array:
     """
     weights_K = jnp.exp(log_weights_K)
 
-    def pull(log_y_K):
+    def force(log_y_K):
         y_K = jnp.exp(log_y_K)
-        return y_K * matmul(matrix_KK, y_K)
+        return weights_K - y_K * matmul(matrix_KK, y_K)
 
     def at(step, log_y_K, stuck):
-        residual = jnp.max(jnp.abs(pull(log_y_K) / weights_K - 1), initial=0.0)
+        residual = jnp.max(jnp.abs(force(log_y_K) / weights_K), initial=0.0)
         return _Newton(step, log_y_K, residual, stuck)
 
     def improve(now):
         y_K = jnp.exp(now.log_y_K)
         hessian_KK = y_K[:, None] * matrix_KK * y_K + jnp.diag(weights_K)
-        force_K = weights_K - pull(now.log_y_K)
-        move_K = _solve(hessian_KK, force_K)
+        move_K = _solve(hessian_KK, force(now.log_y_K))
 
-        # The longest of a few halvings that does not overshoot, judged by the slope of
-        # the objective: float32 knows its value too badly near the minimum.
+        # Along the move the best size has slope 0. The objective itself will not do:
+        # near the minimum float32 does not know its value well enough.
         def slope(size):
-            new_K = jnp.maximum(1 + size * move_K, 0.05)
-            left_K = weights_K - pull(now.log_y_K + jnp.log(new_K))
-            along = jnp.abs(jnp.sum(left_K / new_K * move_K))
-            return jnp.where(jnp.all(1 + size * move_K > 0.05), along, jnp.inf)
+            new_K = 1 + size * move_K
+            force_K = force(now.log_y_K + jnp.log(new_K))
+            return jnp.abs(jnp.sum(force_K / new_K * move_K))
 
-        sizes = 0.5 ** jnp.arange(HALVINGS, dtype=jnp.float32)
-        good = jax.vmap(slope)(sizes) <= 0.5 * jnp.sum(force_K * move_K)
-        size = sizes[jnp.argmax(good)]
-        size = jnp.where(jnp.any(good), size, sizes[-1])
-        step_K = jnp.log(jnp.maximum(1 + size * move_K, 0.05))
-        return at(now.step + 1, now.log_y_K + step_K, jnp.max(jnp.abs(step_K)) < 1e-7)
+        to_the_edge = divide(jnp.float32(0.95), jnp.max(-move_K, initial=0.0))
+        longest = jnp.where(to_the_edge > 0, jnp.minimum(1.0, to_the_edge), 1.0)
+        sizes = longest * 0.7 ** jnp.arange(TRIALS, dtype=jnp.float32)
+        slopes = jax.vmap(slope)(sizes)
+        size = sizes[jnp.argmin(jnp.where(jnp.isfinite(slopes), slopes, jnp.inf))]
+        step_K = jnp.log(1 + size * move_K)
+        return at(now.step + 1, now.log_y_K + step_K, jnp.max(jnp.abs(step_K)) < 3e-7)
 
     start_K = log_weights_K / 2
-    least = 1e-6 * jnp.sum(weights_K)
-    start_K += (
-        jnp.log(jnp.sum(weights_K) / jnp.maximum(jnp.sum(pull(start_K)), least)) / 2
-    )
+    total = jnp.sum(weights_K)
+    pull = jnp.sum(weights_K - force(start_K))
+    start_K += jnp.log(total / jnp.maximum(pull, 1e-6 * total)) / 2
     start = at(jnp.int32(0), start_K, jnp.bool(False))
     return lax.while_loop(_unfinished, improve, start).log_y_K
 
 
-def _fair(matrix_KK, log_q_K, beta: float, log_y_K: jax.Array) -> jax.Array:
+def _balance(matrix_KK, log_q_K, beta: float, log_y_K: jax.Array) -> jax.Array:
     """`log y` with `log (M y)_k + beta log y_k = log q_k`, from a y with `M y > 0`.
 
     Newton's method on the logarithms, where powers are linear; whatever it stops at is
@@ -168,7 +166,7 @@ def _fair(matrix_KK, log_q_K, beta: float, log_y_K: jax.Array) -> jax.Array:
             squares_K = residual(now.log_y_K + size * move_K) ** 2
             return jnp.nan_to_num(jnp.sum(squares_K), nan=jnp.inf, posinf=jnp.inf)
 
-        sizes = 0.5 ** jnp.arange(HALVINGS, dtype=jnp.float32)
+        sizes = 0.5 ** jnp.arange(TRIALS, dtype=jnp.float32)
         squares = jax.vmap(square)(sizes)
         best = jnp.argmin(squares)
         better = squares[best] < jnp.sum(now_K**2)

@@ -57,7 +57,8 @@ def upgrad(ridge: float = 1e-4) -> Resolver:
     `c = sum_i p_i argmin_{v >= e_i} v^T G v` with the weights p (Quinton and Rey 2024,
     "Jacobian Descent for Multi-Objective Optimization", arXiv:2406.16232). The update
     is against no ability, and linear in a rescaling of the gradients: abilities with
-    small gradients keep their say. Where no two gradients conflict the coefficients are the weights.
+    small gradients keep their say. Where no two gradients conflict the coefficients are
+    the weights.
 
     The K programs are solved on the cosine Gramian, where they do not depend on any
     norm, with `ridge` added to its diagonal.

@@ -22,7 +22,7 @@ def gramian(rows):
 
 def observed(num_rows):
     """What every resolver finds enough: some losses."""
-    return Observation(loss_K=np.linspace(1.0, 2.0, num_rows, dtype=np.float32))
+    return Observation(loss_K=1 + np.arange(num_rows, dtype=np.float32) / 4)
 
 
 def coefficients(name, gram, weights, state=None, **options):
@@ -46,7 +46,7 @@ def difference(rows, one, other):
 
 
 def conflict(rows, c):
-    """How much the update is against the worst-off row; not positive if against none."""
+    """How much the update is against the worst-off row; 0 if against none."""
     norms = np.linalg.norm(rows, axis=1)
     units = rows[norms > 0] / norms[norms > 0, None]
     against = -(units @ (np.float64(c) @ rows))
