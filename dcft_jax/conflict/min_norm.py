@@ -21,6 +21,7 @@ from dcft_jax.conflict.resolver import NOTHING, Resolver
 from dcft_jax.conflict.solver import refine_nnqp, solve_nnqp
 
 RIDGE = 1e-4  # on the cosine Gramian
+RIDGE_SHARE = 0.01  # of a squared length
 RADIUS_TOLERANCE = 1e-5
 MAX_NEWTON_STEPS = 16
 
@@ -113,11 +114,15 @@ def _largest_change(cosines_KK, mean_K, b_K, reach):
         return at(now.step + 1, now.t - divide(now.size - reach, slope))
 
     start = at(jnp.int32(0), _upper_bound(slope_K, mean_K, b_K, reach))
-    now = lax.while_loop(unfinished, improve, start)
-    size = length(now.y_K, cosines_KK)
-    # Where the ridge holds most of the length, gradients cancel: do not blow it up.
-    factor = jnp.where(size > reach / 2, divide(reach, size), 1.0)
-    return jnp.where(reach > 0, now.y_K * factor, 0.0)
+    y_K = lax.while_loop(unfinished, improve, start).y_K
+    size = length(y_K, cosines_KK)
+    # Where gradients cancel, the length is that of the ridge, and y as large as it
+    # lets it be: then nobody can gain, and nobody losing is all there is to ask for.
+    cancels = RIDGE * jnp.sum(y_K**2) > RIDGE_SHARE * size**2
+    harmless_K = at(jnp.int32(0), 0.0).y_K
+    cancels &= length(harmless_K, cosines_KK) <= reach
+    y_K = jnp.where(cancels, harmless_K, y_K * divide(reach, size))
+    return jnp.where(reach > 0, y_K, 0.0)
 
 
 def _upper_bound(slope_K, mean_K, b_K, reach):
