@@ -21,7 +21,7 @@ def ability_rows(
     ability_S: jax.Array,
     num_abilities: int,
     accumulate: int = 1,
-    dtype: jnp.dtype = jnp.dtype("float32"),
+    dtype: str = "float32",
 ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """Adds the gradients of the summed losses up per ability.
 

@@ -3,12 +3,12 @@
 All engines compute the same update (`lagged`: with the previous step's coefficients)
 from slots of one ability each; they differ in memory and time.
 
-| engine        | gradients held    | backward passes | needs                           |
-|---------------|-------------------|-----------------|---------------------------------|
-| `materialize` | one per slot      | 1               |                                 |
-| `accumulate`  | one per ability   | 1, slot by slot | slots on one mesh slice         |
-| `two_pass`    | one parameter's   | 2               | a loss that taps its parameters |
-| `lagged`      | one parameter's   | 1               | the same                        |
+| engine        | gradients held  | backward passes | needs                           |
+|---------------|-----------------|-----------------|---------------------------------|
+| `materialize` | one per slot    | 1               |                                 |
+| `accumulate`  | one per ability | 1, slot by slot | slots on one mesh slice         |
+| `two_pass`    | one parameter's | 2               | a loss that taps its parameters |
+| `lagged`      | one parameter's | 1               | the same                        |
 """
 
 from collections.abc import Callable
@@ -60,9 +60,9 @@ class EngineState:
     """What a step keeps for the next: a pytree for the checkpoint."""
 
     resolver: Any
-    # "lagged" only: the last coefficients as multiples of the weights, so that a
-    # mixture that moves and abilities that come and go stay right.
-    ratio_GK: jax.Array | None
+    # "lagged": the last coefficients as multiples of the weights, so that a mixture
+    # that moves and abilities that come and go stay right. None for the others.
+    ratio_GK: Any
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _accumulate(engine: Engine, problem: Problem, state: EngineState) -> Outcome
         problem.ability_S,
         engine.num_abilities,
         engine.accumulate,
-        jnp.dtype(engine.rows_dtype),
+        engine.rows_dtype,
     )
     gram_GKK = grouped_gramian(rows, engine.measured, problem.scale)
     loss_K, count_K = (

@@ -243,7 +243,7 @@ def _dot(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
 
 
 def weigh_leaf(leaf_S: jax.Array, coefficients_S: jax.Array) -> jax.Array:
-    """`sum_s c_s g_s` of one leaf, float32; `[S, N]` coefficients weigh its N layers."""
+    """`sum_s c_s g_s` of a leaf, float32; `[S, N]` coefficients weigh its N layers."""
     # A dot: on CPU XLA sums over a leading axis thirty times slower.
     rest = list(range(1, leaf_S.ndim))
     return jnp.einsum(

@@ -37,7 +37,7 @@ def slot_gradients(
 
 
 def micro_batches(slots: Any, number: int) -> Any:
-    """[S, B, ...] -> [number, S, B / number, ...], each device splitting its own rows."""
+    """[S, B, ...] -> [number, S, B / number, ...]; each device splits its own rows."""
 
     def split(x_SB: jax.Array) -> jax.Array:
         num_slots, num_rows, *rest = x_SB.shape

@@ -41,8 +41,9 @@ def adam_metric(opt_state: Any, b2: float, eps: float) -> Any:
             'metric="euclid" with other optimizers.'
         )
     (state,) = states
-    started = state.count > 0
-    correction = 1.0 - b2 ** jnp.maximum(state.count, 1).astype(jnp.float32)
+    count = jnp.asarray(state.count)
+    started = count > 0
+    correction = 1.0 - b2 ** jnp.maximum(count, 1).astype(jnp.float32)
 
     def one(v: jax.Array) -> jax.Array:
         root = jnp.sqrt(v.astype(jnp.float32) / correction)

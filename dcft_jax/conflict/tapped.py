@@ -46,7 +46,7 @@ def tapped_gradient(
     stacked: tuple[str, ...],
     scale: Any = None,
     measured: Groups | None = None,
-) -> tuple[Any, jax.Array, jax.Array | None]:
+) -> tuple[Any, jax.Array, Any]:
     """`sum_s c_s g_s` with coefficients per group, the loss sums, and the Gramians
     `[G, S, S]` of the groups in `measured`, if wanted.
     """

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dcft_jax.reporting.history import History
+
 # Okabe & Ito, "Color Universal Design" (2008), without black and with yellow last,
 # which is hard to see on white.
 _PALETTE = (
@@ -101,6 +103,20 @@ def smooth(value_N: np.ndarray, window: int) -> np.ndarray:
     shifted_N = np.concatenate([np.zeros(min(window, len(value_N))), total_N])
     count_N = np.minimum(np.arange(1, len(value_N) + 1), window)
     return (total_N - shifted_N[: len(value_N)]) / count_N
+
+
+def gap(step_T: np.ndarray) -> float:
+    """The usual distance between two recorded steps."""
+    return float(np.median(np.diff(step_T))) if len(step_T) > 1 else 1.0
+
+
+def ability_lines(
+    ax: Axes, history: History, value_TK: np.ndarray, **kwargs: Any
+) -> None:
+    """One line per ability, in its colour and with its name."""
+    for k, ability in enumerate(history.abilities):
+        step_N, value_N = known(history.step_T, value_TK[:, k])
+        ax.plot(step_N, value_N, **(line_style(k) | kwargs), label=ability)
 
 
 def to_svg(canvas: Figure, name: str) -> str:

@@ -36,19 +36,33 @@ class History:
         columns = [self.scalar(f"{prefix}/{ability}") for ability in self.abilities]
         return np.stack(columns, axis=-1)
 
-    def cosines(self) -> np.ndarray:
-        """[T, K, K] symmetric cosines between ability gradients; diagonal is 1."""
+    def cosines(self, kind: str = "cosine") -> np.ndarray:
+        """[T, K, K] symmetric cosines between ability gradients; diagonal is 1.
+
+        `kind`: "cosine" as measured, or "debiased_cosine" freed of noise.
+        """
         num_abilities = len(self.abilities)
         cosine_TKK = np.full((len(self.step_T), num_abilities, num_abilities), np.nan)
         for i, first in enumerate(self.abilities):
             for j, second in enumerate(self.abilities):
                 for key in (f"{first}/{second}", f"{second}/{first}"):
-                    if i != j and f"conflict/cosine/{key}" in self.columns:
-                        cosine_TKK[:, i, j] = self.columns[f"conflict/cosine/{key}"]
+                    if i != j and f"conflict/{kind}/{key}" in self.columns:
+                        cosine_TKK[:, i, j] = self.columns[f"conflict/{kind}/{key}"]
         measured_T = ~np.isnan(cosine_TKK).all(axis=(1, 2))
         diagonal = np.arange(num_abilities)
         cosine_TKK[:, diagonal, diagonal] = np.where(measured_T, 1.0, np.nan)[:, None]
         return cosine_TKK
+
+    def block_cosines(self) -> tuple[np.ndarray, list[str]]:
+        """[N, T, K, K] cosines of N blocks, the diagonal unknown, and their names."""
+        prefix = "conflict/block_cosine/"
+        keys = (key for key in self.columns if key.startswith(prefix))
+        # As recorded: from the input to the output of the model.
+        blocks = list(dict.fromkeys(key[len(prefix) :].split("/")[0] for key in keys))
+        if not blocks:
+            return np.empty((0, len(self.step_T), 0, 0)), []
+        stacked = [self.cosines(f"block_cosine/{block}") for block in blocks]
+        return np.stack(stacked), blocks
 
     def at(self, index: int) -> dict[str, float]:
         """The metrics of one recorded step by its index in T, without the NaN."""

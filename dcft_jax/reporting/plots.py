@@ -2,18 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcft_jax.reporting import canvas
+from dcft_jax.reporting import canvas, conflict_plots
 from dcft_jax.reporting.history import History
 from dcft_jax.reporting.summary import measured
-
-_CONFLICT_MAP = "RdBu"  # red: against each other, blue: together; colour-blind safe
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ def draw_weights(history: History) -> Figure | None:
     if np.isnan(weight_TK).all():
         return None
     figure, (ax,) = canvas.figure()
-    _lines(ax, history, weight_TK, drawstyle="steps-post", linewidth=2.2)
+    canvas.ability_lines(ax, history, weight_TK, drawstyle="steps-post", linewidth=2.2)
     share_TK = slots_TK / slots_TK.sum(axis=1, keepdims=True)
     for k in range(len(history.abilities)):
         step_N, share_N = canvas.known(history.step_T, share_TK[:, k])
@@ -58,7 +54,7 @@ def draw_losses(history: History) -> Figure | None:
         left.plot(step_N, loss_N, **style, linewidth=0.8, alpha=0.35)
         mean_N = canvas.smooth(loss_N, max(1, len(loss_N) // 15))
         left.plot(step_N, mean_N, **style, linewidth=2, label=ability)
-    _lines(right, history, mix_val_TK, marker="o", markersize=3.5)
+    canvas.ability_lines(right, history, mix_val_TK, marker="o", markersize=3.5)
     _bands(right, history, mix_val_TK, history.per_ability("mix_val/loss_stderr"))
     canvas.label(left, "training batches (bold: moving mean)", "nats per token")
     canvas.label(right, "mix-val (band: ± standard error)", "")
@@ -71,7 +67,7 @@ def draw_exact_match(history: History) -> Figure | None:
     if np.isnan(match_TK).all():
         return None
     figure, (ax,) = canvas.figure(height=3.0)
-    _lines(ax, history, match_TK, marker="o", markersize=3.5)
+    canvas.ability_lines(ax, history, match_TK, marker="o", markersize=3.5)
     ax.set_ylim(bottom=0)
     canvas.label(ax, "greedy answers on mix-val", "exact match (%)")
     canvas.legend(figure, ax)
@@ -103,72 +99,6 @@ def draw_before_after(history: History) -> Figure | None:
         style = {"frameon": False, "fontsize": 8.5, "labelcolor": canvas.INK}
         right.legend(handles[:1], names[:1], loc="upper right", **style)
         right.margins(y=0.2)
-    return figure
-
-
-def draw_cosines(history: History) -> Figure | None:
-    """Cosine of every pair of abilities over time, and the last whole matrix."""
-    cosine_TKK = history.cosines()
-    measured_T = ~np.isnan(cosine_TKK).all(axis=(1, 2))
-    if not measured_T.any():
-        return None
-    last_step, last_KK = history.step_T[measured_T][-1], cosine_TKK[measured_T][-1]
-    step_T, cosine_TKK = canvas.thin(history.step_T[measured_T], cosine_TKK[measured_T])
-    names = history.abilities
-    pairs = list(combinations(range(len(names)), 2))
-    height = max(3.6, 1.0 + 0.24 * len(pairs))
-    figure, (left, right) = canvas.figure(2, height, width_ratios=(2.2, 1))
-    pair_PT = np.stack([cosine_TKK[:, i, j] for i, j in pairs])
-    limit = max(0.1, float(np.nanmax(np.abs(pair_PT))))
-    scale = {"cmap": _CONFLICT_MAP, "vmin": -limit, "vmax": limit}
-    edges = np.append(step_T, step_T[-1] + _gap(step_T))
-    rows = np.arange(len(pairs) + 1) - 0.5
-    image = left.pcolormesh(edges, rows, pair_PT, rasterized=True, **scale)
-    between = "\n" if len(pairs) <= 6 else " · "
-    labels = [f"{names[i]}{between}{names[j]}" for i, j in pairs]
-    left.set_yticks(range(len(pairs)), labels)
-    left.invert_yaxis()
-    _matrix(right, last_KK, names, scale)
-    for ax in (left, right):
-        ax.grid(visible=False)
-    bar = figure.colorbar(image, ax=right, shrink=0.85)
-    bar.ax.tick_params(colors=canvas.INK, labelsize=8)
-    canvas.label(left, "every pair over time", "")
-    canvas.label(right, f"at step {last_step}", "", "")
-    return figure
-
-
-def draw_coefficients(history: History) -> Figure | None:
-    """Coefficients of the update next to the weights they would be without conflict."""
-    coefficient_TK = history.per_ability("conflict/coefficient")
-    if np.isnan(coefficient_TK).all():
-        return None
-    figure, (ax,) = canvas.figure(height=3.0)
-    _lines(ax, history, coefficient_TK, linewidth=1.6)
-    weight_TK = history.per_ability("mixture/weight")
-    for k in range(len(history.abilities)):
-        style = canvas.line_style(k) | {"linestyle": ":"}
-        step_N, weight_N = canvas.known(history.step_T, weight_TK[:, k])
-        ax.plot(step_N, weight_N, **style, drawstyle="steps-post", linewidth=1.3)
-    canvas.label(ax, "solid: coefficient   dotted: weight", "coefficient")
-    canvas.legend(figure, ax)
-    return figure
-
-
-def draw_conflict(history: History) -> Figure | None:
-    """How often the resolver acted so far, and how much it changed the update."""
-    step_N, acted_N = canvas.known(history.step_T, history.scalar("conflict/acted"))
-    if not len(step_N):
-        return None
-    figure, (left, right) = canvas.figure(2, height=2.9)
-    share_N = 100 * np.cumsum(acted_N) / np.arange(1, len(acted_N) + 1)
-    left.plot(step_N, share_N, color=canvas.INK, linewidth=2)
-    left.set_ylim(0, 105)
-    change = canvas.known(history.step_T, 100 * history.scalar("conflict/change"))
-    right.plot(*change, color=canvas.INK, linewidth=1, marker=".", markersize=4)
-    right.set_ylim(bottom=0)
-    canvas.label(left, "resolver acted, running share", "logged steps (%)")
-    canvas.label(right, "how far it moved the update", "change of the mean (%)")
     return figure
 
 
@@ -230,7 +160,24 @@ PLOTS = (
         "Cosine between the gradients of two abilities. Red: a step for one undoes "
         "the other. Blue: they help each other. White: they do not meet.",
         "gradient cosines of at least two abilities",
-        draw_cosines,
+        conflict_plots.draw_cosines,
+    ),
+    Plot(
+        "blocks",
+        "Where in the model do they conflict?",
+        "The same cosines for every block of parameters. Recorded with "
+        "conflict.log_blocks, or when conflicts are resolved per block.",
+        "cosines of blocks (conflict.log_blocks=True)",
+        conflict_plots.draw_blocks,
+    ),
+    Plot(
+        "noise",
+        "How noisy are the gradients?",
+        "Left: tokens at which noise and gradient are equally large; with far fewer in "
+        "a step (dotted) cosines say little, with far more they are wasted. Right: "
+        "cosines as measured (dotted) and freed of that noise (solid).",
+        "noise within abilities (at least two slots of one in a step)",
+        conflict_plots.draw_noise,
     ),
     Plot(
         "coefficients",
@@ -238,7 +185,7 @@ PLOTS = (
         "The update is the sum of the ability gradients times these. Where solid and "
         "dotted lines agree, nothing conflicted; the gap is the resolver's work.",
         "coefficients of the resolver",
-        draw_coefficients,
+        conflict_plots.draw_coefficients,
     ),
     Plot(
         "conflict",
@@ -246,7 +193,7 @@ PLOTS = (
         "Left: share of the logged steps so far with a conflict that was resolved. "
         "Right: length of the change relative to the plain weighted mean.",
         "a record of resolved conflicts",
-        draw_conflict,
+        conflict_plots.draw_conflict,
     ),
     Plot(
         "speed",
@@ -256,12 +203,6 @@ PLOTS = (
         draw_speed,
     ),
 )
-
-
-def _lines(ax: Axes, history: History, value_TK: np.ndarray, **style: Any) -> None:
-    for k, ability in enumerate(history.abilities):
-        step_N, value_N = canvas.known(history.step_T, value_TK[:, k])
-        ax.plot(step_N, value_N, **(canvas.line_style(k) | style), label=ability)
 
 
 def _bands(
@@ -291,23 +232,3 @@ def _bars(ax: Axes, k: int, record: dict, metric: str, scale: float) -> None:
         top = {"xy": (x, max(height + stderr, line)), "xytext": (0, 3)}
         style = {"ha": "center", "fontsize": 8.5, "color": canvas.INK}
         ax.annotate(text, **top, textcoords="offset points", **style)
-
-
-def _matrix(
-    ax: Axes, cosine_KK: np.ndarray, names: tuple[str, ...], scale: dict
-) -> None:
-    ax.imshow(cosine_KK, **scale)
-    rotation = 30 if len(names) <= 4 else 60
-    ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right")
-    ax.set_yticks(range(len(names)), names)
-    for i, j in np.ndindex(*cosine_KK.shape):
-        if not np.isnan(cosine_KK[i, j]):
-            strong = abs(cosine_KK[i, j]) > 0.6 * scale["vmax"]
-            color = "white" if strong else "#17181d"  # not INK: the cells keep theirs
-            style: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
-            size = min(10, 38 / len(names))
-            ax.text(j, i, f"{cosine_KK[i, j]:.2f}", fontsize=size, **style)
-
-
-def _gap(step_T: np.ndarray) -> float:
-    return float(np.median(np.diff(step_T))) if len(step_T) > 1 else 1.0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from dcft_jax.conflict import Diagnostics
 
@@ -66,7 +67,7 @@ def debiased_cosines(window: Sequence[Diagnostics]) -> np.ndarray:
     return np.clip(gram_KK / norm_K[:, None] / norm_K, -1, 1)
 
 
-def mean_over(values: Sequence[np.ndarray]) -> float:
+def mean_over(values: Sequence[ArrayLike]) -> float:
     """Mean of the scalars that are finite; nan if none is."""
     return float(_nanmean(values))
 
@@ -79,9 +80,9 @@ def _pairs(prefix: str, value_KK: np.ndarray, names: Sequence[str]) -> dict[str,
     }
 
 
-def _nanmean(values: Sequence[np.ndarray]) -> np.ndarray:
+def _nanmean(values: Sequence[ArrayLike]) -> np.ndarray:
     """Mean over the first axis of what was measured; nan where nothing was."""
-    x = np.stack(values).astype(np.float64)
+    x = np.stack([np.asarray(value, np.float64) for value in values])
     measured = np.isfinite(x)
     total = np.where(measured, x, 0.0).sum(axis=0)
     return np.where(measured.any(axis=0), total / measured.sum(axis=0).clip(1), np.nan)
