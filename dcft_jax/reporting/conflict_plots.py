@@ -49,7 +49,7 @@ def draw_cosines(history: History) -> Figure | None:
 def draw_blocks(history: History) -> Figure | None:
     """One heat map per pair of abilities: blocks against time."""
     cosine_NTKK, blocks = history.block_cosines()
-    if not blocks:
+    if not blocks or len(history.abilities) < 2:
         return None
     names = history.abilities
     pairs = list(combinations(range(len(names)), 2))[:_MAX_PAIRS]
@@ -102,7 +102,8 @@ def draw_noise(history: History) -> Figure | None:
         step_N, raw_N = canvas.known(history.step_T, raw_TKK[:, i, j])
         right.plot(step_N, _running(raw_N), **(style | {"linestyle": ":"}))
     right.axhline(0, color=canvas.INK, linewidth=0.8)
-    right.legend(frameon=False, fontsize=8, labelcolor=canvas.INK)
+    if len(names) > 1:
+        right.legend(frameon=False, fontsize=8, labelcolor=canvas.INK)
     canvas.label(left, "noise scale; dotted: tokens in a step", "response tokens")
     canvas.label(right, "cosines, moving means", "")
     canvas.legend(figure, left)

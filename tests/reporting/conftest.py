@@ -11,6 +11,7 @@ from dcft_jax.reporting import build_summary, load_history, open_writers, write_
 
 ABILITIES = ("math", "code", "alignment")
 NUM_STEPS = 100
+BLOCKS = ("embed", "layers.0", "layers.1")
 FILES_ONLY = ConfigDict({"tensorboard": False, "wandb_project": "", "wandb_mode": ""})
 CONFIG = {
     "abilities": {name: {"mix_val": 192, "test": 256} for name in ABILITIES},
@@ -52,7 +53,14 @@ def train_metrics(step: int, weight_K: np.ndarray, rng: np.random.Generator) -> 
     slots_K = np.diff(np.round(target_2K), axis=0)[0]
     metrics = mixture_metrics(weight_K)
     metrics |= {f"conflict/cosine/{pair}": value for pair, value in cosines.items()}
+    for pair, value in cosines.items():
+        metrics[f"conflict/debiased_cosine/{pair}"] = 1.4 * value
+        for depth, block in enumerate(BLOCKS):
+            metrics[f"conflict/block_cosine/{block}/{pair}"] = value + 0.1 * depth
     metrics |= {
+        "conflict/rate": np.mean([value < 0 for value in cosines.values()]),
+        "conflict/significant_rate": acted / 3,
+        "conflict/pareto_gap": 0.6 - 0.003 * step,
         "conflict/acted": acted,
         "conflict/change": acted * abs(0.08 + 0.04 * rng.normal()),
         "conflict/min_cosine": min(cosines.values()),
@@ -68,6 +76,9 @@ def train_metrics(step: int, weight_K: np.ndarray, rng: np.random.Generator) -> 
         )
         metrics[f"mixture/slots/{name}"] = slots_K[k]
         metrics[f"mixture/epochs/{name}"] = 0.02 * step * weight_K[k]
+        metrics[f"train/response_tokens/{name}"] = 300.0 * step * weight_K[k]
+        noise = 1.0 + 0.2 * np.sin(step)
+        metrics[f"conflict/noise_scale/{name}"] = 50.0 * (k + 1) * noise / decay
         push = 0.12 * acted * (-1 if k == 0 else 1)
         metrics[f"conflict/coefficient/{name}"] = weight_K[k] * (1 + push)
     return metrics

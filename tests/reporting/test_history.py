@@ -68,3 +68,13 @@ def test_the_summary_of_a_shorter_run_does_not_count(tmp_path: Path):
     for num_steps, counts in ((100, False), (200, True)):
         (workdir / "summary.json").write_text(json.dumps({"num_steps": num_steps}))
         assert (load_history(workdir).summary is not None) == counts
+
+
+def test_cosines_of_blocks_and_without_bias(run_dir: Path):
+    history = load_history(run_dir)
+    cosine_NTKK, blocks = history.block_cosines()
+    assert blocks == ["embed", "layers.0", "layers.1"]
+    raw_TKK, free_TKK = history.cosines(), history.cosines("debiased_cosine")
+    at = slice(1, None)  # nothing is recorded of step 0
+    np.testing.assert_allclose(free_TKK[at, 0, 1], 1.4 * raw_TKK[at, 0, 1])
+    np.testing.assert_allclose(cosine_NTKK[2, at, 2, 0], raw_TKK[at, 0, 2] + 0.2)

@@ -10,6 +10,7 @@ from dcft_jax.reporting.canvas import line_style, smooth, thin, to_svg
 from dcft_jax.reporting.plots import PLOTS, Plot
 
 EVERY_PLOT = pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
+OF_PAIRS = ("cosines", "blocks")  # need two abilities, and name what they compare
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_axes_have_titles_and_units(plot: Plot, history: History):
     figure = draw(plot, history)
     axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     assert all(ax.get_title(loc="left") for ax in axes)
-    assert any(ax.get_ylabel() for ax in axes) or plot.name == "cosines"
+    assert any(ax.get_ylabel() for ax in axes) or plot.name in OF_PAIRS
 
 
 @EVERY_PLOT
@@ -48,7 +49,7 @@ def test_a_run_that_was_cut_short_has_every_plot(plot: Plot, unfinished_dir: Pat
 def test_one_ability_is_enough(plot: Plot, history: History):
     single = dataclasses.replace(history, abilities=("math",), summary=None)
     figure = plot.draw(single)
-    assert (figure is None) == (plot.name == "cosines")
+    assert (figure is None) == (plot.name in OF_PAIRS)
 
 
 def test_an_ability_keeps_its_colour_in_every_plot(history: History):
