@@ -14,7 +14,7 @@ def masked(values_K: jax.Array, present_K: jax.Array) -> jax.Array:
     return jnp.where(present_K, values_K.astype(jnp.float32), 0.0)
 
 
-def ridged(matrix_KK: jax.Array, ridge: float) -> jax.Array:
+def ridged(matrix_KK: jax.Array, ridge: jax.Array | float) -> jax.Array:
     return matrix_KK + ridge * jnp.eye(len(matrix_KK), dtype=jnp.float32)
 
 

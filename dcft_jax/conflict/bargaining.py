@@ -6,17 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dcft_jax.conflict.algebra import divide, masked, matmul, require, restrict, ridged
+from dcft_jax.conflict.algebra import masked, matmul, require, restrict, ridged
 from dcft_jax.conflict.gramian import cosine_gramian
 from dcft_jax.conflict.resolver import NOTHING, Resolver
 
-# On the cosine Gramian: keeps coefficients finite where gradients cancel. The first is
-# safe in float32, the second, tried from the solution of the first, more exact.
-RIDGES = (1e-5, 1e-6)
-MAX_STEPS = 40
+RIDGE = 1e-5  # on the cosine Gramian: keeps coefficients finite where gradients cancel
+MAX_STEPS = 40  # of Newton's method; 4 to 12 where gradients do not cancel
 RESIDUAL = 2e-7
 TRIALS = 8
-LONGEST = 4.0  # step of a logarithm
 
 
 def nash_mtl() -> Resolver:
@@ -43,11 +40,10 @@ def fairgrad(alpha: float = 2.0) -> Resolver:
     coefficients are equal, and towards infinity every ability progresses in proportion
     to its weight, as in `mgda`. The update is against no ability. `c` is multiplied by
     `s^(-alpha / (1 + alpha))` when G is multiplied by s; `match_mean_norm` gives the
-    update the length of the mean. An ability with
-    weight 0 gets coefficient 0.
+    update the length of the mean. An ability with weight 0 gets coefficient 0.
 
-    Away from 1, float32 does not reach the equations where norms are more than about
-    three decades apart; the update stays against no ability.
+    Far from 1, float32 does not reach the equations where norms are many decades apart;
+    the update stays against no ability.
 
     Raises:
       ValueError: unless `alpha` is in [0.1, 10].
@@ -63,16 +59,25 @@ def _bargain(alpha: float) -> Resolver:
         weights_K = masked(weights_K, present_K)
         kept_K = weights_K > 0
         log_weights_K = jnp.log(jnp.where(kept_K, weights_K, 1.0))
-        cosines_KK = restrict(cosines_KK, kept_K)
-        # For y = c |g|: (C y)_k = q_k y_k^(-1 / alpha).
-        log_q_K = log_weights_K + (1 / alpha - 1) * jnp.log(norms_K)
-        log_y_K = _nash(ridged(cosines_KK, RIDGES[0]), log_weights_K)
-        for ridge in RIDGES:
-            log_y_K = _balance(ridged(cosines_KK, ridge), log_q_K, 1 / alpha, log_y_K)
+        matrix_KK = ridged(restrict(cosines_KK, kept_K), RIDGE)
+
+        def improve(log_y_K, stage):
+            beta, pull_back = stage
+            # For y = c |g|: (C y)_k = q_k y_k^(-beta).
+            log_q_K = log_weights_K + (beta - 1) * jnp.log(norms_K)
+            # A pull towards the last solution takes away that of the ridge towards 0.
+            anchor_K = pull_back * RIDGE * jnp.exp(log_y_K)
+            return _minimise(matrix_KK, anchor_K, log_q_K, beta, log_y_K), None
+
+        # From the bargain whose scale is known, to the power, to the exact Gramian.
+        beta = 1 / alpha
+        stages = [(1.0, 0.0), (beta, 0.0), (beta, 1.0)][alpha == 1 :]
+        betas, pulls = jnp.array(stages, jnp.float32).T
+        log_y_K, _ = lax.scan(improve, log_weights_K / 2, (betas, pulls))
         diagonal_K = jnp.diagonal(gram_KK.astype(jnp.float32))
         largest = jnp.max(jnp.where(present_K, diagonal_K, 0.0), initial=0.0)
-        log_unit = jnp.log(jnp.where(largest > 0, largest, 1.0)) / (1 + 1 / alpha)
-        return masked(jnp.exp(log_y_K - log_unit) / norms_K, kept_K), state
+        unit = jnp.where(largest > 0, largest, 1.0) ** (-1 / (1 + beta))
+        return masked(jnp.exp(log_y_K) * unit / norms_K, kept_K), state
 
     return Resolver(lambda num_abilities: (), resolve)
 
@@ -84,8 +89,58 @@ class _Newton(NamedTuple):
     stuck: jax.Array
 
 
-def _unfinished(now: _Newton) -> jax.Array:
-    return (now.step < MAX_STEPS) & (now.residual > RESIDUAL) & ~now.stuck
+def _minimise(matrix_KK, anchor_K, log_q_K, beta, start_K) -> jax.Array:
+    """`log y` at the minimum of a convex function on `y > 0`.
+
+    It is `y^T M y / 2 - a^T y - sum_k q_k y_k^(1 - beta) / (1 - beta)`, a logarithm for
+    beta 1. Newton's method in relative steps `dy = y s`, of order 1 whatever the scale.
+    """
+
+    def forces(log_y_K):
+        """Minus the gradient, times y: what pushes y up, and down."""
+        y_K = jnp.exp(log_y_K)
+        push_K = jnp.exp(log_q_K + (1 - beta) * log_y_K)
+        return push_K, y_K * (matmul(matrix_KK, y_K) - anchor_K)
+
+    def at(step, log_y_K, stuck):
+        push_K, pull_K = forces(log_y_K)
+        residual = jnp.max(jnp.abs(pull_K / push_K - 1), initial=0.0)
+        return _Newton(step, log_y_K, residual, stuck)
+
+    def improve(now):
+        push_K, pull_K = forces(now.log_y_K)
+        y_K = jnp.exp(now.log_y_K)
+        hessian_KK = y_K[:, None] * matrix_KK * y_K + beta * jnp.diag(push_K)
+        move_K = _solve(hessian_KK, push_K - pull_K)
+        step_K = jnp.log(1 + _best_size(forces, now.log_y_K, move_K) * move_K)
+        return at(now.step + 1, now.log_y_K + step_K, jnp.max(jnp.abs(step_K)) < 3e-7)
+
+    def unfinished(now):
+        return (now.step < MAX_STEPS) & (now.residual > RESIDUAL) & ~now.stuck
+
+    push_K, pull_K = forces(start_K)
+    total = jnp.sum(push_K)
+    common = jnp.log(total / jnp.maximum(jnp.sum(pull_K), 1e-6 * total)) / (1 + beta)
+    start = at(jnp.int32(0), start_K + common, jnp.bool(False))
+    return lax.while_loop(unfinished, improve, start).log_y_K
+
+
+def _best_size(forces, log_y_K, move_K) -> jax.Array:
+    """The size of a step at which the slope along it is closest to 0.
+
+    The objective itself will not do: near the minimum float32 does not know its value
+    well enough.
+    """
+
+    def slope(size):
+        new_K = 1 + size * move_K
+        push_K, pull_K = forces(log_y_K + jnp.log(new_K))
+        return jnp.abs(jnp.sum((push_K - pull_K) / new_K * move_K))
+
+    to_the_edge = 0.95 / jnp.maximum(jnp.max(-move_K, initial=0.0), 0.95)
+    sizes = to_the_edge * 0.7 ** jnp.arange(TRIALS, dtype=jnp.float32)
+    slopes = jax.vmap(slope)(sizes)
+    return sizes[jnp.argmin(jnp.where(jnp.isfinite(slopes), slopes, jnp.inf))]
 
 
 def _solve(matrix_KK: jax.Array, right_K: jax.Array) -> jax.Array:
@@ -93,87 +148,3 @@ def _solve(matrix_KK: jax.Array, right_K: jax.Array) -> jax.Array:
     root_K = jnp.sqrt(jnp.diagonal(matrix_KK))
     scaled_KK = matrix_KK / root_K[:, None] / root_K
     return jnp.linalg.solve(scaled_KK, right_K / root_K) / root_K
-
-
-def _nash(matrix_KK: jax.Array, log_weights_K: jax.Array) -> jax.Array:
-    """`log y` at the minimum of the convex `y^T M y / 2 - sum_k w_k log y_k`.
-
-    Newton's method in relative steps `dy = y s`, of order 1 whatever the scale of y.
-    """
-    weights_K = jnp.exp(log_weights_K)
-
-    def force(log_y_K):
-        y_K = jnp.exp(log_y_K)
-        return weights_K - y_K * matmul(matrix_KK, y_K)
-
-    def at(step, log_y_K, stuck):
-        residual = jnp.max(jnp.abs(force(log_y_K) / weights_K), initial=0.0)
-        return _Newton(step, log_y_K, residual, stuck)
-
-    def improve(now):
-        y_K = jnp.exp(now.log_y_K)
-        hessian_KK = y_K[:, None] * matrix_KK * y_K + jnp.diag(weights_K)
-        move_K = _solve(hessian_KK, force(now.log_y_K))
-
-        # Along the move the best size has slope 0. The objective itself will not do:
-        # near the minimum float32 does not know its value well enough.
-        def slope(size):
-            new_K = 1 + size * move_K
-            force_K = force(now.log_y_K + jnp.log(new_K))
-            return jnp.abs(jnp.sum(force_K / new_K * move_K))
-
-        to_the_edge = divide(jnp.float32(0.95), jnp.max(-move_K, initial=0.0))
-        longest = jnp.where(to_the_edge > 0, jnp.minimum(1.0, to_the_edge), 1.0)
-        sizes = longest * 0.7 ** jnp.arange(TRIALS, dtype=jnp.float32)
-        slopes = jax.vmap(slope)(sizes)
-        size = sizes[jnp.argmin(jnp.where(jnp.isfinite(slopes), slopes, jnp.inf))]
-        step_K = jnp.log(1 + size * move_K)
-        return at(now.step + 1, now.log_y_K + step_K, jnp.max(jnp.abs(step_K)) < 3e-7)
-
-    start_K = log_weights_K / 2
-    total = jnp.sum(weights_K)
-    pull = jnp.sum(weights_K - force(start_K))
-    start_K += jnp.log(total / jnp.maximum(pull, 1e-6 * total)) / 2
-    start = at(jnp.int32(0), start_K, jnp.bool(False))
-    return lax.while_loop(_unfinished, improve, start).log_y_K
-
-
-def _balance(matrix_KK, log_q_K, beta: float, log_y_K: jax.Array) -> jax.Array:
-    """`log y` with `log (M y)_k + beta log y_k = log q_k`, from a y with `M y > 0`.
-
-    Newton's method on the logarithms, where powers are linear; whatever it stops at is
-    against no ability, because it never leaves the y with `M y > 0`.
-    """
-
-    def residual(log_y_K):
-        image_K = matmul(matrix_KK, jnp.exp(log_y_K))
-        residual_K = jnp.log(jnp.maximum(image_K, 1e-30)) + beta * log_y_K - log_q_K
-        return jnp.where(jnp.all(image_K > 0), residual_K, jnp.inf)
-
-    def at(step, log_y_K, stuck):
-        largest = jnp.max(jnp.abs(residual(log_y_K)), initial=0.0)
-        return _Newton(step, log_y_K, largest, stuck)
-
-    def improve(now):
-        y_K = jnp.exp(now.log_y_K)
-        pull_K = y_K * matmul(matrix_KK, y_K)
-        hessian_KK = y_K[:, None] * matrix_KK * y_K + beta * jnp.diag(pull_K)
-        now_K = residual(now.log_y_K)
-        move_K = _solve(hessian_KK, -pull_K * now_K)
-        move_K *= jnp.minimum(1.0, LONGEST / jnp.max(jnp.abs(move_K)))
-
-        def square(size):
-            squares_K = residual(now.log_y_K + size * move_K) ** 2
-            return jnp.nan_to_num(jnp.sum(squares_K), nan=jnp.inf, posinf=jnp.inf)
-
-        sizes = 0.5 ** jnp.arange(TRIALS, dtype=jnp.float32)
-        squares = jax.vmap(square)(sizes)
-        best = jnp.argmin(squares)
-        better = squares[best] < jnp.sum(now_K**2)
-        moved_K = jnp.where(better, now.log_y_K + sizes[best] * move_K, now.log_y_K)
-        return at(now.step + 1, moved_K, ~better)
-
-    first_K = residual(log_y_K)
-    shift = jnp.where(jnp.all(jnp.isfinite(first_K)), jnp.mean(first_K), 0.0)
-    start = at(jnp.int32(0), log_y_K - shift / (1 + beta), jnp.bool(False))
-    return lax.while_loop(_unfinished, improve, start).log_y_K

@@ -90,8 +90,8 @@ def cagrad(radius: float = 0.5) -> Resolver:
 
 class _Newton(NamedTuple):
     step: jax.Array
-    t: jax.Array
-    y_K: jax.Array
+    t: jax.Array  # where to go next
+    y_K: jax.Array  # of the last t
     size: jax.Array
 
 
@@ -100,26 +100,25 @@ def _largest_change(cosines_KK, mean_K, b_K, reach):
     matrix_KK = ridged(cosines_KK, RIDGE)
     slope_K = matmul(cosines_KK, mean_K)
 
-    def at(step, t):
-        y_K = solve_nnqp(matrix_KK, slope_K - t * b_K)
-        return _Newton(step, t, y_K, length(y_K, matrix_KK))
-
     def unfinished(now):
         wide = now.size - reach > RADIUS_TOLERANCE * reach
         return (now.step < MAX_NEWTON_STEPS) & wide
 
     def improve(now):
+        y_K = solve_nnqp(matrix_KK, slope_K - now.t * b_K)
+        size = length(y_K, matrix_KK)
         # d(size^2)/dt = 2 sum b y, because y is the optimum for its t.
-        slope = divide(jnp.sum(b_K * now.y_K), now.size)
-        return at(now.step + 1, now.t - divide(now.size - reach, slope))
+        slope = divide(jnp.sum(b_K * y_K), size)
+        return _Newton(now.step + 1, now.t - divide(size - reach, slope), y_K, size)
 
-    start = at(jnp.int32(0), _upper_bound(slope_K, mean_K, b_K, reach))
+    bound = _upper_bound(slope_K, mean_K, b_K, reach)
+    start = _Newton(jnp.int32(0), bound, jnp.zeros_like(b_K), jnp.float32(jnp.inf))
     y_K = lax.while_loop(unfinished, improve, start).y_K
     size = length(y_K, cosines_KK)
     # Where gradients cancel, the length is that of the ridge, and y as large as it
     # lets it be: then nobody can gain, and nobody losing is all there is to ask for.
     cancels = RIDGE * jnp.sum(y_K**2) > RIDGE_SHARE * size**2
-    harmless_K = at(jnp.int32(0), 0.0).y_K
+    harmless_K = solve_nnqp(matrix_KK, slope_K)
     cancels &= length(harmless_K, cosines_KK) <= reach
     y_K = jnp.where(cancels, harmless_K, y_K * divide(reach, size))
     return jnp.where(reach > 0, y_K, 0.0)
