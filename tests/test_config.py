@@ -1,6 +1,7 @@
 """Bad configs are refused with the field, its value and the way out."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 import jax
@@ -81,6 +82,12 @@ BAD = [
     ("abilities.maths.mix_val", 0, "abilities.maths.mix_val = 0: must be at least 1"),
     ("abilities.maths.reference_loss", -1.0, "must not be negative"),
     ("conflict.resolver", "magic", "conflict.resolver = 'magic': .*dualproj"),
+    ("conflict.engine", "magic", "materialize, accumulate, two_pass, lagged"),
+    ("conflict.granularity", "layer", "global, block, matrix"),
+    ("conflict.metric", "magic", "euclid, adam"),
+    ("conflict.margin", 1.0, r"conflict.margin = 1.0: must be in \[0, 1\)"),
+    ("conflict.every_n", 0, "conflict.every_n = 0: must be at least 1"),
+    ("conflict.options.dualproj.ridge", 2.0, "options.dualproj = .*ridge"),
     ("optimizer.schedule", "magic", "constant, cosine, wsd"),
     ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 1"),
     ("optimizer.learning_rate", -1.0, "optimizer.learning_rate = -1.0"),
@@ -150,10 +157,54 @@ def test_every_resolver_and_rule_can_be_chosen():
         config.conflict.resolver = name
         config_lib.validate(config)
         assert make_resolver(config).init(3) is not None
+    config.conflict.update(noise_gate=2.0, margin=0.02, match_mean_norm=True)
+    config.conflict.update(ema_weights=0.9, every_n=4, resolver="upgrad")
+    config_lib.validate(config)
+    state = make_resolver(config).init(3)
+    assert len(jax.tree.leaves(state)) > len(
+        jax.tree.leaves(RESOLVERS["upgrad"]().init(3))
+    )
     for name in ("static", "mirror_descent"):
         config.mixture.rule = name
         config_lib.validate(config)
         make_rule(config)
+
+
+def test_options_of_the_resolvers_are_their_arguments():
+    """base.py shows every option with the default that the resolver has."""
+    options = base.get_config().conflict.options
+    for name, factory in RESOLVERS.items():
+        arguments = inspect.signature(factory).parameters
+        defaults = {n: p.default for n, p in arguments.items() if n != "seed"}
+        assert dict(options.get(name, {})) == defaults, name
+
+
+def test_pcd_protects_an_ability_that_exists():
+    config = quickstart.get_config()
+    config.conflict.resolver = "pcd"
+    config.conflict.options.pcd.priority = 3
+    with pytest.raises(ValueError, match=r"options.pcd = .*priority.* 3 abilities"):
+        config_lib.validate(config)
+
+
+def test_noise_gate_needs_two_slots_of_each():
+    config = quickstart.get_config()
+    config.data.num_slots, config.conflict.noise_gate = 5, 2.0
+    with pytest.raises(ValueError, match=r"noise_gate = 2.0: .*at least 2 x 3"):
+        config_lib.validate(config)
+    config.data.num_slots, config.conflict.engine = 8, "accumulate"
+    with pytest.raises(ValueError, match="another engine than accumulate"):
+        config_lib.validate(config)
+
+
+def test_micro_batches_need_an_engine_that_adds_gradients():
+    config = quickstart.get_config()
+    config.data.rows_per_slot = config.optimizer.accumulate = 2
+    config.conflict.engine = "lagged"
+    with pytest.raises(
+        ValueError, match="engine = 'lagged': Gramians of micro-batches"
+    ):
+        config_lib.validate(config)
 
 
 def test_plain_config_keeps_the_order_of_abilities():

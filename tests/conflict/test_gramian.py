@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcft_jax.conflict import combine, cosine_gramian, slot_gramian, spread_slots
+from dcft_jax.conflict import (
+    combine,
+    cosine_gramian,
+    grouped_gramian,
+    make_groups,
+    slot_gramian,
+    spread_slots,
+)
 
 MESHES = [(4, 2, 1), (2, 2, 2), (8, 1, 1), (1, 4, 2)]
 SPECS = {
@@ -56,6 +63,77 @@ def test_gramian_of_1e7_elements_matches_float64(num_slots, shape):
         expected += block.astype(np.float64) @ block.astype(np.float64).T
     actual = jax.jit(slot_gramian)({"w": rows})
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_slots", [2, 3])
+def test_gramian_of_1e8_elements_is_right_to_1e5(num_slots):
+    """A plain float32 contraction of this length loses digits on CPU."""
+    rng = np.random.default_rng(1)
+    shape = (num_slots, 10_000, 10_000)
+    rows = rng.random(shape, dtype=np.float32) - np.float32(0.45)
+    expected = np.zeros((num_slots, num_slots))
+    for block in np.array_split(rows.reshape(num_slots, -1), 100, axis=1):
+        expected += block.astype(np.float64) @ block.astype(np.float64).T
+    actual = jax.jit(slot_gramian)({"w": rows})
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 3])
+def test_gramian_in_a_metric_and_per_group(num_slots):
+    tree = random_tree(num_slots)
+    rng = np.random.default_rng(3)
+    scale = {
+        name: rng.random(g.shape[1:]).astype(np.float32) for name, g in tree.items()
+    }
+    groups = make_groups({n: x[0] for n, x in tree.items()}, "block", ("mlp",))
+    assert groups.names == (
+        "bias",
+        "embed",
+        "mlp.0",
+        "mlp.1",
+        "mlp.2",
+        "norm",
+        "scalar",
+    )
+    gram = jax.jit(lambda g, s: grouped_gramian(g, groups, s))(tree, scale)
+    parts = {n: g * np.sqrt(scale[n]) for n, g in tree.items()}
+    expected = gramian64({"layer": parts["mlp"][:, 1]})
+    np.testing.assert_allclose(gram[3], expected, rtol=1e-5)
+    np.testing.assert_allclose(gram.sum(0), gramian64(parts), rtol=1e-5)
+    coefficients = rng.random((7, num_slots)).astype(np.float32)
+    update = combine(tree, coefficients, groups)
+    wanted = np.einsum("ns,snij->nij", coefficients[2:5], tree["mlp"])
+    np.testing.assert_allclose(update["mlp"], wanted, rtol=1e-5, atol=1e-6)
+    wanted = np.einsum("s,sij->ij", coefficients[1], tree["embed"])
+    np.testing.assert_allclose(update["embed"], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_metric_and_groups_on_a_mesh(shape):
+    mesh, tree = make_mesh(shape), random_tree(8)
+    rng = np.random.default_rng(3)
+    scale = {
+        name: rng.random(g.shape[1:]).astype(np.float32) for name, g in tree.items()
+    }
+    groups = make_groups({n: x[0] for n, x in tree.items()}, "matrix", ("mlp",))
+    plain = grouped_gramian(tree, groups, scale)
+    with jax.set_mesh(mesh):
+        placed = {
+            n: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*SPECS[n][1])))
+            for n, x in scale.items()
+        }
+        step = jax.jit(lambda g, s: grouped_gramian(g, groups, s))
+        gram = step(place(tree, mesh), placed)
+    # Relative to the lengths: a product may be the small difference of large sums.
+    norms_GS = np.sqrt(np.diagonal(plain, axis1=1, axis2=2))
+    unit_GSS = norms_GS[:, :, None] * norms_GS[:, None]
+    np.testing.assert_allclose(gram / unit_GSS, plain / unit_GSS, atol=1e-6)
+
+
+def test_unknown_granularity_is_refused():
+    with pytest.raises(ValueError, match="'layer', expected one of"):
+        make_groups({"a": np.ones(2)}, "layer")
 
 
 @pytest.mark.parametrize(
