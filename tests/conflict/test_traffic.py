@@ -1,4 +1,4 @@
-"""What resolving conflicts adds to the traffic between devices, read off the program."""
+"""What resolving conflicts adds to the traffic between devices, from the program."""
 
 import re
 from functools import partial
