@@ -83,7 +83,7 @@ def famo(learning_rate: float = 0.025, gamma: float = 1e-3) -> Resolver:
 
 
 class UwState(NamedTuple):
-    log_variance_K: jax.Array  # float32
+    log_variance_K: jax.Array  # float32; nan before the first loss
     adam: Adam
 
 
@@ -101,18 +101,21 @@ def uw(learning_rate: float = 0.025) -> Resolver:
     require(learning_rate > 0, "uw", "learning_rate", learning_rate, "a number > 0")
 
     def init(num_abilities):
-        return UwState(jnp.zeros(num_abilities, jnp.float32), _adam(num_abilities))
+        unknown_K = jnp.full(num_abilities, jnp.nan, jnp.float32)
+        return UwState(unknown_K, _adam(num_abilities))
 
     def resolve(gram_KK, weights_K, state, observation=NOTHING):
         weights_K, loss_K, present_K = observed("uw", gram_KK, weights_K, observation)
-        log_variance_K = state.log_variance_K
         # Relative to the smallest, because only ratios matter and `exp` can overflow.
-        shares_K = weights_K * jnp.exp(jnp.min(log_variance_K) - log_variance_K)
-        slope_K = (1 - jnp.exp(-log_variance_K) * loss_K) / 2
-        slope_K = jnp.where(jnp.isfinite(slope_K), slope_K, 0.0)
-        moved_K, adam = _adam_step(log_variance_K, slope_K, state.adam, learning_rate)
-        started = jnp.any(log_variance_K != 0)
-        coefficients_K = jnp.where(started, shared_out(shares_K, weights_K), weights_K)
+        lowest = jnp.nanmin(state.log_variance_K, initial=jnp.inf)
+        shares_K = weights_K * jnp.exp(lowest - state.log_variance_K)
+        coefficients_K = shared_out(shares_K, weights_K)
+        seen_K = jnp.isfinite(loss_K)
+        known_K = jnp.isfinite(state.log_variance_K)
+        start_K = jnp.where(known_K, state.log_variance_K, 0.0)
+        slope_K = jnp.where(seen_K, (1 - jnp.exp(-start_K) * loss_K) / 2, 0.0)
+        moved_K, adam = _adam_step(start_K, slope_K, state.adam, learning_rate)
+        moved_K = jnp.where(known_K | seen_K, moved_K, jnp.nan)
         return masked(coefficients_K, present_K), UwState(moved_K, adam)
 
     return Resolver(init, resolve)

@@ -1,5 +1,6 @@
 """Resolvers that bargain: everyone's progress counts, the less the more they have."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -60,26 +61,30 @@ def _bargain(alpha: float) -> Resolver:
         kept_K = weights_K > 0
         log_weights_K = jnp.log(jnp.where(kept_K, weights_K, 1.0))
         matrix_KK = ridged(restrict(cosines_KK, kept_K), RIDGE)
-
-        def improve(log_y_K, stage):
-            beta, pull_back = stage
-            # For y = c |g|: (C y)_k = q_k y_k^(-beta).
-            log_q_K = log_weights_K + (beta - 1) * jnp.log(norms_K)
-            # A pull towards the last solution takes away that of the ridge towards 0.
-            anchor_K = pull_back * RIDGE * jnp.exp(log_y_K)
-            return _minimise(matrix_KK, anchor_K, log_q_K, beta, log_y_K), None
-
-        # From the bargain whose scale is known, to the power, to the exact Gramian.
-        beta = 1 / alpha
-        stages = [(1.0, 0.0), (beta, 0.0), (beta, 1.0)][alpha == 1 :]
-        betas, pulls = jnp.array(stages, jnp.float32).T
-        log_y_K, _ = lax.scan(improve, log_weights_K / 2, (betas, pulls))
+        log_y_K = _balance(matrix_KK, log_weights_K, jnp.log(norms_K), alpha)
         diagonal_K = jnp.diagonal(gram_KK.astype(jnp.float32))
         largest = jnp.max(jnp.where(present_K, diagonal_K, 0.0), initial=0.0)
-        unit = jnp.where(largest > 0, largest, 1.0) ** (-1 / (1 + beta))
+        unit = jnp.where(largest > 0, largest, 1.0) ** (-alpha / (1 + alpha))
         return masked(jnp.exp(log_y_K) * unit / norms_K, kept_K), state
 
     return Resolver(lambda num_abilities: (), resolve)
+
+
+@functools.partial(jax.jit, static_argnames="alpha")  # a call outside of jit, too
+def _balance(matrix_KK, log_weights_K, log_norms_K, alpha: float) -> jax.Array:
+    """`log y` for `y = c |g|`, so that `(C y)_k = q_k y_k^(-1 / alpha)`."""
+
+    def improve(log_y_K, stage):
+        beta, pull_back = stage
+        log_q_K = log_weights_K + (beta - 1) * log_norms_K
+        # A pull towards the last solution takes away that of the ridge towards 0.
+        anchor_K = pull_back * RIDGE * jnp.exp(log_y_K)
+        return _minimise(matrix_KK, anchor_K, log_q_K, beta, log_y_K), None
+
+    # From the bargain whose scale is known, to the power, to the exact Gramian.
+    stages = [(1.0, 0.0), (1 / alpha, 0.0), (1 / alpha, 1.0)][alpha == 1 :]
+    betas, pulls = jnp.array(stages, jnp.float32).T
+    return lax.scan(improve, log_weights_K / 2, (betas, pulls))[0]
 
 
 class _Newton(NamedTuple):

@@ -95,6 +95,7 @@ class _Newton(NamedTuple):
     size: jax.Array
 
 
+@jax.jit  # so that a call outside of jit compiles once
 def _largest_change(cosines_KK, mean_K, b_K, reach):
     """`x(t)` of length `reach`, in units of the norms."""
     matrix_KK = ridged(cosines_KK, RIDGE)

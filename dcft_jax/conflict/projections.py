@@ -106,6 +106,7 @@ def _edit_rows(seed, step, cosines_KK, targets_KK, present_K):
     )
 
 
+@jax.jit  # so that a call outside of jit compiles once
 def _edit_row(i, order_K, cosines_KK, target_K, present_K, present):
     def meet(row_K, j):
         product_K = matmul(cosines_KK, row_K)

@@ -1,5 +1,6 @@
 """Non-negative quadratic programs of size K, inside jit."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ TOLERANCE = 1e-6  # of the linear term or the solution, whichever is larger
 GRACE_STEPS = 3
 
 
+@jax.jit  # so that a call outside of jit compiles once, too
 def solve_nnqp(matrix_KK: jax.Array, linear_K: jax.Array) -> jax.Array:
     """`argmin_{x >= 0} x^T M x / 2 + q^T x` by block principal pivoting.
 
@@ -56,6 +58,7 @@ def solve_nnqp(matrix_KK: jax.Array, linear_K: jax.Array) -> jax.Array:
     return jnp.maximum(lax.while_loop(unfinished, pivot, start).x_K, 0.0)
 
 
+@functools.partial(jax.jit, static_argnames="steps")
 def refine_nnqp(
     matrix_KK: jax.Array, linear_K: jax.Array, ridge: float, steps: int = 3
 ) -> jax.Array:
