@@ -34,6 +34,7 @@ from dcft_jax.conflict import RESOLVERS
 
 RESOLVER_SIZES = (2, 4, 8, 16)
 GRAMIANS = 64
+SPREADS = (0.5, 4)  # dimensions of random gradients per ability: hard, and usual
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -61,7 +62,7 @@ def ratios(numerator: list[float], denominator: list[float]) -> str:
 def step_tables(num_abilities: int, arguments: argparse.Namespace):
     """Rows of the table of steps, and of the one of differences."""
     config = torchjd_sides.model_config()
-    shape = (num_abilities, arguments.rows, arguments.length)
+    shape = (num_abilities, arguments.rows // num_abilities, arguments.length)
     tokens_KBL = torchjd_sides.make_tokens(*shape)
     params = torchjd_sides.conflicting_params(config, shape)
     gram_KK, off = torchjd_sides.check_gradients(config, params, tokens_KBL)
@@ -96,15 +97,17 @@ def step_rows(num_abilities: int, seconds: dict) -> list[list[str]]:
     return sorted(table, key=lambda row: row[1])
 
 
-def conflicting_gramians(num_abilities: int) -> np.ndarray:
-    """[N, K, K] float32 of rows in few dimensions, so that most of them conflict."""
+def random_gramians(num_abilities: int, dimensions: int) -> np.ndarray:
+    """[N, K, K] float32 of random gradients: half of the pairs conflict, and the fewer
+    the dimensions the more.
+    """
     rng = np.random.default_rng(num_abilities)
-    rows = rng.standard_normal((GRAMIANS, num_abilities, max(2, num_abilities // 2)))
+    rows = rng.standard_normal((GRAMIANS, num_abilities, dimensions))
     return (rows @ rows.transpose(0, 2, 1)).astype(np.float32)
 
 
-def resolver_sides(name: str, num_abilities: int) -> dict[str, Step]:
-    grams_NKK = conflicting_gramians(num_abilities)
+def resolver_sides(name: str, num_abilities: int, dimensions: int) -> dict[str, Step]:
+    grams_NKK = random_gramians(num_abilities, dimensions)
     resolver, weighting = RESOLVERS[name](), PEERS[name][1]()
     weights_K = jax.numpy.full(num_abilities, 1 / num_abilities)
     state = resolver.init(num_abilities)
@@ -129,25 +132,35 @@ def resolver_sides(name: str, num_abilities: int) -> dict[str, Step]:
 
 
 def resolver_table(arguments: argparse.Namespace) -> list[list[str]]:
+    cases = [
+        (name, size, max(2, int(size * spread)))
+        for name in arguments.resolvers
+        for spread in SPREADS
+        for size in RESOLVER_SIZES
+    ]
     table = []
-    for name in arguments.resolvers:
-        for num_abilities in RESOLVER_SIZES:
-            seconds = take_turns(resolver_sides(name, num_abilities), arguments)
-            each = [
-                f"{1e6 * statistics.median(seconds[side]) / GRAMIANS:.0f}"
-                for side in ("compiled", "called", "torchjd")
-            ]
-            faster = [
-                ratios(seconds["torchjd"], seconds[side])
-                for side in ("compiled", "called")
-            ]
-            table.append([name, str(num_abilities), *each, *faster])
+    for name, num_abilities, dimensions in cases:
+        sides = resolver_sides(name, num_abilities, dimensions)
+        seconds = take_turns(sides, arguments)
+        each = [
+            f"{1e6 * statistics.median(x) / GRAMIANS:.0f}" for x in seconds.values()
+        ]
+        faster = [
+            ratios(seconds["torchjd"], seconds[x]) for x in ("compiled", "called")
+        ]
+        table.append([name, str(num_abilities), str(dimensions), *each, *faster])
     return table
 
 
 STEP_HEADER = ["K", "resolver", "library", "ms", "ratio to its own mean step"]
 STEP_HEADER += ["ratio to DCFT-JAX"]
-RESOLVER_HEADER = ["resolver", "K", "µs, within a compiled step", "µs, called alone"]
+RESOLVER_HEADER = [
+    "resolver",
+    "K",
+    "dimensions",
+    "µs, within a compiled step",
+    "µs, called alone",
+]
 RESOLVER_HEADER += ["µs, TorchJD", "TorchJD / within a step", "TorchJD / called alone"]
 
 
@@ -165,7 +178,7 @@ def report(arguments: argparse.Namespace) -> str:
         [
             f"`python -m benchmarks.vs_torchjd {' '.join(sys.argv[1:])}`\n",
             f"{versions}; CPU cores: {arguments.cores}; {arguments.clock} time; "
-            f"{arguments.rows} rows of {arguments.length} tokens per ability; "
+            f"{arguments.rows} rows of {arguments.length} tokens for K abilities; "
             f"{arguments.rounds} rounds. Times are medians, ratios medians (lowest to "
             "highest) of those of one round.\n",
             "## One step: forward, gradients, resolution, Adam\n",
@@ -183,7 +196,7 @@ def report(arguments: argparse.Namespace) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--abilities", type=int, nargs="+", default=[4])
-    parser.add_argument("--rows", type=int, default=2, help="per ability")
+    parser.add_argument("--rows", type=int, default=8, help="of all abilities together")
     parser.add_argument("--length", type=int, default=128, help="tokens per row")
     parser.add_argument("--rounds", type=int, default=10)
     cores = len(os.sched_getaffinity(0))
