@@ -25,8 +25,8 @@ NOTHING = Observation()
 
 
 class Resolver(NamedTuple):
-    """`init(num_abilities) -> state`;
-    `resolve(gram_KK, weights_K, state, observation=NOTHING) -> (coefficients_K, state)`.
+    """`init(num_abilities) -> state` and
+    `resolve(gram_KK, weights_K, state, observation) -> (coefficients_K, state)`.
 
     The update is `sum_k c_k g_k`. `gram_KK` is `<g_i, g_j>`, float32, any scale;
     `weights_K` is not negative; `coefficients_K` is float32. The state is a pytree of
