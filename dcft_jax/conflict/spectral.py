@@ -35,7 +35,7 @@ def imtl_g(least: float = 1e-3) -> Resolver:
     def resolve(gram_KK, weights_K, state, observation=NOTHING):
         cosines_KK, norms_K, present_K = cosine_gramian(gram_KK)
         weights_K = masked(weights_K, present_K)
-        y_K, reachable = _equal_projections(cosines_KK, weights_K)
+        y_K, reachable = _equal_projections(cosines_KK, weights_K, present_K)
         shares_K = masked(y_K / norms_K, present_K)
         shares_K = divide(shares_K, jnp.max(jnp.abs(shares_K), initial=0.0))
         total = jnp.sum(shares_K)
@@ -59,7 +59,7 @@ def con_fig() -> Resolver:
     def resolve(gram_KK, weights_K, state, observation=NOTHING):
         cosines_KK, norms_K, present_K = cosine_gramian(gram_KK)
         weights_K = masked(weights_K, present_K)
-        y_K, reachable = _equal_projections(cosines_KK, weights_K)
+        y_K, reachable = _equal_projections(cosines_KK, weights_K, present_K)
         y_K = divide(y_K, jnp.max(jnp.abs(y_K), initial=0.0))
         angles_K = matmul(cosines_KK, y_K)
         square = jnp.sum(y_K * angles_K)
@@ -92,9 +92,8 @@ def aligned_mtl(scale: str = "min") -> Resolver:
         cosines_KK, norms_K, present_K = cosine_gramian(gram_KK)
         weights_K = masked(weights_K, present_K)
         sizes_K = masked(norms_K, present_K)
-        values_K, vectors_KK, kept_K = _spectrum(
-            sizes_K[:, None] * cosines_KK * sizes_K
-        )
+        matrix_KK = sizes_K[:, None] * cosines_KK * sizes_K
+        values_K, vectors_KK, kept_K = _spectrum(matrix_KK, present_K)
         ratio_K = divide(_typical(values_K, kept_K, scale), values_K)
         roots_K = jnp.where(kept_K, jnp.sqrt(jnp.maximum(ratio_K, 0.0)), 0.0)
         along_K = matmul(weights_K, vectors_KK)
@@ -103,9 +102,9 @@ def aligned_mtl(scale: str = "min") -> Resolver:
     return Resolver(lambda num_abilities: (), resolve)
 
 
-def _equal_projections(cosines_KK, weights_K) -> tuple[jax.Array, jax.Array]:
+def _equal_projections(cosines_KK, weights_K, present_K) -> tuple[jax.Array, jax.Array]:
     """`C^+ w`, and whether any direction has projections like `w`."""
-    values_K, vectors_KK, kept_K = _spectrum(cosines_KK)
+    values_K, vectors_KK, kept_K = _spectrum(cosines_KK, present_K)
     along_K = jnp.where(kept_K, matmul(weights_K, vectors_KK), 0.0)
     reachable = jnp.sum(along_K**2) > REACHABLE**2 * jnp.sum(weights_K**2)
     return matmul(vectors_KK, divide(along_K, jnp.where(kept_K, values_K, 1.0))), (
@@ -113,10 +112,10 @@ def _equal_projections(cosines_KK, weights_K) -> tuple[jax.Array, jax.Array]:
     )
 
 
-def _spectrum(matrix_KK) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _spectrum(matrix_KK, present_K) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Eigenvalues in ascending order, eigenvectors, and which are not just rounding."""
     values_K, vectors_KK = jnp.linalg.eigh(matrix_KK)
-    least = jnp.max(values_K, initial=0.0) * len(values_K) * RANK_TOLERANCE
+    least = jnp.max(values_K, initial=0.0) * jnp.sum(present_K) * RANK_TOLERANCE
     return values_K, vectors_KK, values_K > least
 
 

@@ -177,10 +177,11 @@ def _gate(resolver: Resolver, counts: Callable[..., jax.Array]) -> Resolver:
         cosines_KK, _, present_K = cosine_gramian(gram_KK)
         against_KK = cosines_KK < 0
         counted_KK = against_KK & counts(gram_KK, observation)
-        kept_KK = jnp.where(against_KK & ~counted_KK, 0.0, cosines_KK)
-        shrink = _to_semidefinite(kept_KK)
+        dropped_KK = against_KK & ~counted_KK
+        shrink = _to_semidefinite(jnp.where(dropped_KK, 0.0, cosines_KK))
+        shrink = jnp.where(jnp.any(dropped_KK), shrink, 1.0)
         identity_KK = jnp.eye(len(present_K), dtype=bool)
-        factor_KK = jnp.where(against_KK & ~counted_KK, 0.0, shrink)
+        factor_KK = jnp.where(dropped_KK, 0.0, shrink)
         # `where`, because a product with a non-finite entry would spoil the row.
         gated_KK = jnp.where(identity_KK, gram_KK, gram_KK * factor_KK)
         now_K, state = resolver.resolve(gated_KK, weights_K, state, observation)

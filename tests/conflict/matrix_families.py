@@ -18,7 +18,7 @@ FAMILIES = (
 STATIONARITY = ("strong", "strictly_weak", "non_weak")
 SHAPES = ((10, 1), (10, 5), (10, 9), (100, 1), (100, 19))  # length and rank, K = 20
 
-SIZES = (1, 2, 5, 20)  # each is one compilation
+SIZES = (1, 2, 3, 5, 8, 16, 20)
 
 
 def make_rows(family: str, num_rows: int, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from dcft_jax.conflict import RESOLVERS, Observation
 
 GOLDEN = np.array([[-4.0, 1, 1], [6, 1, 1]])
+PADDED = (5, 20)
 BALANCERS = ("famo", "coba", "uw", "dwa")
 
 
@@ -25,13 +26,22 @@ def observed(num_rows):
     return Observation(loss_K=1 + np.arange(num_rows, dtype=np.float32) / 4)
 
 
-def coefficients(name, gram, weights, state=None, **options):
-    """The coefficients of the first step, unless a state is given."""
+def coefficients(name, gram, weights, state=None, exact=False, **options):
+    """The coefficients of the first step, unless a state is given.
+
+    Few sizes are compiled: fewer abilities are padded with absent ones, which is the
+    same (`test_absent_rows_are_the_same_as_no_rows`), unless it is to be `exact`.
+    """
+    size = len(weights)
+    full = size if exact or state is not None else next(n for n in PADDED if n >= size)
+    padded_KK, padded_K = np.zeros((full, full)), np.zeros(full)
+    padded_KK[:size, :size], padded_K[:size] = gram, weights
     if state is None:
-        state = RESOLVERS[name](**options).init(len(weights))
-    gram, weights = np.asarray(gram, np.float32), np.asarray(weights, np.float32)
-    resolve = jitted(name, **options)
-    return np.asarray(resolve(gram, weights, state, observed(len(weights)))[0])
+        state = RESOLVERS[name](**options).init(full)
+    resolve, seen = jitted(name, **options), observed(full)
+    c, _ = resolve(np.float32(padded_KK), np.float32(padded_K), state, seen)
+    assert not np.any(c[size:])
+    return np.asarray(c)[:size]
 
 
 def effort(rows, c):

@@ -166,7 +166,7 @@ def test_an_ability_may_miss_steps(name):
     holes = losses()
     holes[3::4, 1] = np.nan
     holes[5, :] = np.nan
-    seen, state = run(name, holes)
+    seen, _ = run(name, holes)
     assert np.all(np.isfinite(seen)) and np.all(seen > 0)
     np.testing.assert_allclose(seen.sum(axis=1), 1, rtol=1e-5)
     whole, _ = run(name, losses())
@@ -208,10 +208,10 @@ def test_coba_slopes_do_not_lose_digits_late_in_a_run():
     state = resolver.init(3)
     expected, _ = run("coba", losses())
     state = state._replace(step=np.int32(8 * 125_000))
-    for loss, c in zip(losses(), expected, strict=True):
+    for loss in losses():
         observation = Observation(loss_K=np.float32(loss))
         late, state = resolve(GRAM, np.float32(WEIGHTS), state, observation)
-    np.testing.assert_allclose(late, c, rtol=1e-5)
+    np.testing.assert_allclose(late, expected[-1], rtol=1e-5)
 
 
 def test_uw_follows_the_losses():
