@@ -69,6 +69,8 @@ def straight(
     folder = tmp_path_factory.mktemp("straight")
     config = make_tiny_config(task_files, folder / "cache")
     config.run.update(save_every=1, keep_checkpoints=100)
+    # The most state there is: coefficients of the last step, targets, an average.
+    config.conflict.update(engine="lagged", resolver="gradvac", ema_weights=0.9)
     run = open_run(config, folder / "run", QUIET, jax.devices()[:1])
     train(run)
     return run
