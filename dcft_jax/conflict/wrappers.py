@@ -19,7 +19,7 @@ class EmaWeightsState(NamedTuple):
 
 
 def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
-    """Averages the coefficients over steps: `c = a`, `a <- decay a + (1 - decay) c'`.
+    """Averages the coefficients over steps: `a <- decay a + (1 - decay) c'`, `c = a`.
 
     CR-MOGM (Zhou et al. 2022, "On the Convergence of Stochastic Multi-Objective
     Gradient Manipulation and Beyond", NeurIPS): with coefficients from one
@@ -27,6 +27,11 @@ def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
     averaged ones they do. An ability starts with its first coefficient; while absent it
     keeps its average and gets 0. The guarantees of the inner resolver hold on average
     only.
+
+    Not for resolvers whose coefficients have no bound (`pcgrad`, `upgrad`, `dualproj`,
+    `cagrad`, `nash_mtl`) where a gradient may all but vanish while it conflicts: its
+    coefficient is huge in that step, and the average would apply it to the gradients of
+    normal length that follow. `mgda`, `imtl_g` and `aligned_mtl` have none such.
 
     Raises:
       ValueError: unless `decay` is in [0, 1).
