@@ -8,13 +8,13 @@ from dcft_jax.conflict import (
     ability_gramian,
     combine,
     diagnose,
-    dualproj,
-    mean,
-    pcgrad,
     resolve_gradients,
     slot_coefficients,
     slot_gramian,
 )
+from dcft_jax.conflict.baselines import mean
+from dcft_jax.conflict.cones import dualproj
+from dcft_jax.conflict.projections import pcgrad
 
 ABILITY_S = np.array([0, 1, 1, 0, 2, 1])
 COUNT_S = np.array([5, 3, 0, 7, 4, 9])
