@@ -106,14 +106,25 @@ def merge(params: Any, adapters: Any) -> Any:
     return jax.tree.map(one, params, adapters)
 
 
-def lora_loss(config: ModelConfig, adapters: Any, frozen: Any, slot: Any):
+def lora_scores(config: ModelConfig, adapters: Any, frozen: Any, rows: Any):
+    """Losses and mask of the response tokens, `[B, L]`."""
     handles = {name: None for name in frozen} | adapters
     hook = Tap(lambda part, here: part if here is None else merge(part, here), handles)
-    nll_BL, _, mask_BL = score_responses(config, frozen, slot, hook)
+    nll_BL, _, mask_BL = score_responses(config, frozen, rows, hook)
+    return nll_BL, mask_BL
+
+
+def full_scores(config: ModelConfig, params: Any, frozen: Any, rows: Any):
+    nll_BL, _, mask_BL = score_responses(config, params, rows)
+    return nll_BL, mask_BL
+
+
+def lora_loss(config: ModelConfig, adapters: Any, frozen: Any, slot: Any):
+    nll_BL, mask_BL = lora_scores(config, adapters, frozen, slot)
     return jnp.sum(nll_BL), jnp.sum(mask_BL, dtype=jnp.float32)
 
 
-def plain_step(loss_fn, optimizer, weights_K, frozen, carry, slots):
+def plain_step(scores, optimizer, weights_K, frozen, carry, slots):
     params, opt_state, unused = carry
     num_abilities, rows, _ = slots["tokens"].shape
     flat = {
@@ -123,16 +134,16 @@ def plain_step(loss_fn, optimizer, weights_K, frozen, carry, slots):
     row_weight = jnp.repeat(weights_K, rows)
 
     def objective(params):
-        return weighted_loss(loss_fn, params, frozen, flat, row_weight)
+        return weighted_loss(scores, params, frozen, flat, row_weight)
 
     gradient = jax.grad(objective)(params)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, unused
 
 
-def weighted_loss(loss_fn, params, frozen, flat, row_weight):
+def weighted_loss(scores, params, frozen, flat, row_weight):
     """`sum_k w_k mean_k`, all abilities having equally many response tokens."""
-    nll_BL, mask_BL = loss_fn(params, frozen, flat)
+    nll_BL, mask_BL = scores(params, frozen, flat)
     return jnp.sum(nll_BL * row_weight[:, None]) / (jnp.sum(mask_BL) / len(row_weight))
 
 
@@ -160,21 +171,12 @@ def make_sides(arguments, num_abilities: int, lora: bool) -> list[Side]:
     optimizer = optax.adam(1e-4)
     if lora:
         params, frozen = init_adapters(base_params, arguments.rank), base_params
-        loss_fn = partial(lora_loss, config)
-        hook = lambda adapters: Tap(  # noqa: E731
-            lambda part, here: part if here is None else merge(part, here),
-            {name: None for name in frozen} | adapters,
-        )
-        scores = lambda p, f, s: score_responses(config, f, s, hook(p))  # noqa: E731
+        loss_fn, scores = partial(lora_loss, config), partial(lora_scores, config)
     else:
-        params, frozen, loss_fn = base_params, {}, partial(slot_loss, config)
-        scores = lambda p, f, s: score_responses(config, p, s)  # noqa: E731
+        params, frozen = base_params, {}
+        loss_fn, scores = partial(slot_loss, config), partial(full_scores, config)
 
-    def nll_and_mask(params, frozen, flat):
-        nll_BL, _, mask_BL = scores(params, frozen, flat)
-        return nll_BL, mask_BL
-
-    plain = partial(plain_step, nll_and_mask, optimizer, weights_K, frozen)
+    plain = partial(plain_step, scores, optimizer, weights_K, frozen)
     carry = (params, optimizer.init(params), ())
     sides = [compile_side("plain", plain, carry, batch)]
     for name in arguments.engines:

@@ -241,7 +241,7 @@ def test_accumulated_micro_batches_and_bfloat16_rows():
 
 
 @pytest.mark.parametrize("name", TAPPED)
-def test_a_parameter_that_one_slot_does_not_use_is_refused(name):
+def test_a_loss_that_ignores_its_parameters_has_no_gramian(name):
     def ignores(params, frozen, slot, handles=None):
         if handles is not None:
             tiny_model.tap(params["embed"], handles["embed"])

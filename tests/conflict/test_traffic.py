@@ -107,6 +107,7 @@ def test_abilities_on_their_own_slice_reduce_no_more_than_plain_training(
 ):
     sizes = dict(ability=4, data=2, model=1)
     ours = traffic(compiled_text(sizes, partial(resolved, name), K, B))
+    print(f"\n{name}: {ours}\nplain training: {baseline}")
     reduced = sum(ours[kind] for kind in REDUCING)
     reference = sum(baseline[kind] for kind in REDUCING)
     assert reduced <= 1.2 * passes * reference
