@@ -5,14 +5,11 @@ Usable alone in any training loop; start at `RULES` and `allocate`.
 
 from dcft_jax.mixture.allocation import allocate, objective_weights
 from dcft_jax.mixture.feedback import Feedback, unmeasured
+from dcft_jax.mixture.fixed import static
+from dcft_jax.mixture.mirror_descent import MirrorDescentState, mirror_descent
 from dcft_jax.mixture.priors import prior
-from dcft_jax.mixture.rules import (
-    RULES,
-    MirrorDescentState,
-    MixtureRule,
-    mirror_descent,
-    static,
-)
+from dcft_jax.mixture.rule import MixtureRule
+from dcft_jax.mixture.rules import RULES
 from dcft_jax.mixture.signals import SIGNALS, normalised_gap, paired_progress
 from dcft_jax.mixture.simplex import cap, mix_floor
 

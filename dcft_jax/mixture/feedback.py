@@ -21,14 +21,21 @@ class Feedback:
     initial_loss_K: jax.Array  # on the mix-val rows, before training
     progress_K: jax.Array  # mean paired decrease on the same rows since the last update
     progress_stderr_K: jax.Array
-    train_loss_K: jax.Array
+    rise_K: jax.Array  # mean paired increase on the same rows over the best so far
+    rise_stderr_K: jax.Array
+    train_loss_K: jax.Array  # since the last update
+    excess_loss_K: jax.Array  # mean of max(0, loss - reference model's) per token
+    virtual_before_K: jax.Array  # on one batch of k, and after one step on it alone
+    virtual_after_K: jax.Array
     accuracy_K: jax.Array
     tokens_K: jax.Array  # response tokens trained on so far
     epochs_K: jax.Array
     observed_K: jax.Array  # bool: nothing above is read where this is False
     step: jax.Array  # int32, optimizer steps so far
-    gram_KK: jax.Array  # train x train inner products, moving average
-    transfer_KK: jax.Array  # mix-val x train inner products
+    gram_KK: jax.Array  # <g_i, g_j> of the abilities' train gradients, average since
+    # the last update, noise taken off the diagonal
+    grad_noise_K: jax.Array  # E |g_k - E g_k|^2 of the gradient of one step
+    transfer_KK: jax.Array  # <mix-val gradient of row's, train gradient of column's>
 
 
 def unmeasured(num_abilities: int, step: int = 0) -> Feedback:
@@ -43,12 +50,18 @@ def unmeasured(num_abilities: int, step: int = 0) -> Feedback:
         initial_loss_K=nan_K,
         progress_K=nan_K,
         progress_stderr_K=nan_K,
+        rise_K=nan_K,
+        rise_stderr_K=nan_K,
         train_loss_K=nan_K,
+        excess_loss_K=nan_K,
+        virtual_before_K=nan_K,
+        virtual_after_K=nan_K,
         accuracy_K=nan_K,
         tokens_K=zero_K,
         epochs_K=zero_K,
         observed_K=jnp.zeros(num_abilities, bool),
         step=jnp.asarray(step, jnp.int32),
         gram_KK=nan_KK,
+        grad_noise_K=nan_K,
         transfer_KK=nan_KK,
     )
