@@ -89,7 +89,9 @@ def _violated(matrix_KK, linear_K, free_K) -> tuple[jax.Array, jax.Array]:
     size = len(linear_K)
     inside_KK = free_K[:, None] & free_K
     system_KK = jnp.where(inside_KK, matrix_KK, jnp.eye(size, dtype=jnp.float32))
-    x_K = jnp.linalg.solve(system_KK, jnp.where(free_K, -linear_K, 0.0))
+    factor_KK = lax.linalg.cholesky(system_KK, symmetrize_input=False)
+    side_K = jnp.where(free_K, -linear_K, 0.0)
+    x_K = jax.scipy.linalg.cho_solve((factor_KK, True), side_K)
     slope_K = matmul(matrix_KK, x_K) + linear_K
     # A large solution comes with rounding of its own size: it must not cause pivots.
     tolerance = TOLERANCE * jnp.maximum(1.0, jnp.max(jnp.abs(x_K), initial=0.0))

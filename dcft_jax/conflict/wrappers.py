@@ -18,7 +18,9 @@ class EmaWeightsState(NamedTuple):
     seen_K: jax.Array  # bool, whether the ability was ever present
 
 
-def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
+def ema_weights(
+    resolver: Resolver, decay: float = 0.9, limit: float = 10.0
+) -> Resolver:
     """Averages the coefficients over steps: `a <- decay a + (1 - decay) c'`, `c = a`.
 
     CR-MOGM (Zhou et al. 2022, "On the Convergence of Stochastic Multi-Objective
@@ -28,15 +30,16 @@ def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
     keeps its average and gets 0. The guarantees of the inner resolver hold on average
     only.
 
-    Not for resolvers whose coefficients have no bound (`pcgrad`, `upgrad`, `dualproj`,
-    `cagrad`, `nash_mtl`) where a gradient may all but vanish while it conflicts: its
-    coefficient is huge in that step, and the average would apply it to the gradients of
-    normal length that follow. `mgda`, `imtl_g` and `aligned_mtl` have none such.
+    A coefficient beyond `limit` times the sum of the weights counts as that. Those of
+    `pcgrad`, `upgrad`, `dualproj`, `cagrad` and `nash_mtl` have no bound where a
+    gradient all but vanishes while it conflicts, and an average would carry them over
+    to the gradients of normal length that follow.
 
     Raises:
-      ValueError: unless `decay` is in [0, 1).
+      ValueError: unless `decay` is in [0, 1) and `limit` >= 1.
     """
     require(0 <= decay < 1, "ema_weights", "decay", decay, "a number in [0, 1)")
+    require(limit >= 1, "ema_weights", "limit", limit, "a number >= 1")
 
     def init(num_abilities):
         zeros_K = jnp.zeros(num_abilities, jnp.float32)
@@ -47,6 +50,8 @@ def ema_weights(resolver: Resolver, decay: float = 0.9) -> Resolver:
     def resolve(gram_KK, weights_K, state, observation=NOTHING):
         _, _, present_K = cosine_gramian(gram_KK)
         now_K, inner = resolver.resolve(gram_KK, weights_K, state.inner, observation)
+        most = limit * jnp.sum(masked(weights_K, present_K))
+        now_K = jnp.clip(now_K, -most, most)
         # This form keeps an average that equals the coefficient bit by bit.
         next_K = state.average_K + (1 - decay) * (now_K - state.average_K)
         next_K = jnp.where(state.seen_K, next_K, now_K)

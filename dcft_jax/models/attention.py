@@ -29,16 +29,16 @@ class Attention(nnx.Module):
         self.config = config
         width, size = config.width, config.head_dim
         query, key = (width, config.num_heads, size), (width, config.num_kv_heads, size)
-        equation, bias = "BLD,DHC->BLHC", config.qkv_bias
+        equation, bias = "ND,DHC->NHC", config.qkv_bias
         axes = ("embed", "heads", None)
         kv_axes = ("embed", "kv_heads", None)
-        project = layers.projection
+        project = layers.Linear
         self.query = project(config, equation, query, axes, bias=bias, rngs=rngs)
         self.key = project(config, equation, key, kv_axes, bias=bias, rngs=rngs)
         self.value = project(config, equation, key, kv_axes, bias=bias, rngs=rngs)
         self.out = project(
             config,
-            "BLHC,HCD->BLD",
+            "NHC,HCD->ND",
             (*query[1:], width),
             ("heads", None, "embed"),
             num_inputs=2,

@@ -96,7 +96,7 @@ class Decoder(nnx.Module):
         self.final_norm = layers.RMSNorm(config, config.width)
         if not config.tie_embeddings:
             shape, axes = (config.width, config.vocab_size), ("embed", "vocab")
-            self.head = layers.projection(config, "BLD,DV->BLV", shape, axes, rngs=rngs)
+            self.head = layers.Linear(config, "ND,DV->NV", shape, axes, rngs=rngs)
 
     def hidden(self, tokens_BL, segments_BL, positions_BL, tap=None) -> jax.Array:
         config = self.config
@@ -130,14 +130,14 @@ class Decoder(nnx.Module):
         config = self.config
         spec = sharding.ambient_spec(config.rules, ("batch", None, "vocab"))
         if config.tie_embeddings:
-            equation, kernel = "BLD,VD->BLV", self.embed.embedding[...]
+            equation, kernel = "ND,VD->NV", self.embed.embedding[...]
         else:
-            equation, kernel = "BLD,DV->BLV", self.head.kernel[...]
-        logits_BLV = jnp.einsum(
+            equation, kernel = "ND,DV->NV", self.head.kernel[...]
+        logits_BLV = layers.map_tokens(
             equation,
             x_BLD,
             kernel.astype(config.dtype),
-            out_sharding=spec,
+            spec,
             preferred_element_type=jnp.float32,
         )
         return layers.soft_cap(logits_BLV, config.logits_softcap)

@@ -72,8 +72,8 @@ def test_random_draws_anew_every_step_and_repeats_from_a_state():
 
 def orders(num_rows, step, seed=0):
     key = jax.random.fold_in(jax.random.key(seed), step)
-    keys = jax.random.split(key, num_rows)
-    return np.asarray(jax.vmap(lambda k: jax.random.permutation(k, num_rows))(keys))
+    bits = np.asarray(jax.random.bits(key, (num_rows, num_rows)))
+    return [sorted(range(num_rows), key=row.__getitem__) for row in bits]
 
 
 def pcgrad_on_vectors(rows, weights, orders):

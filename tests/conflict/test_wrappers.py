@@ -84,6 +84,16 @@ def test_ema_without_decay_is_the_resolver_and_keeps_constants_bit_by_bit():
     np.testing.assert_array_equal(constant, [weights] * 4)
 
 
+def test_ema_does_not_carry_over_what_a_vanishing_gradient_needed():
+    usual, vanished = ([[a, 0.0], [1, 0.1]] for a in (1.0, -1e-4))
+    grams = [gramian(np.float32(rows)) for rows in [usual] * 20 + [vanished, usual]]
+    for name in ("pcgrad", "upgrad", "dualproj", "cagrad", "nash_mtl"):
+        seen, _ = run(ema_weights(RESOLVERS[name](), 0.9), [(g, HALF) for g in grams])
+        # In the step itself at most (1 - decay) * limit = 1 more.
+        assert np.max(np.abs(seen[-1] - seen[19])) <= 1.0, name
+        assert np.max(np.abs(seen[-2])) <= np.max(np.abs(seen[19])) + 1.0
+
+
 # ----------------------------------------------------------------------------- every_n
 
 
@@ -301,6 +311,7 @@ def test_a_missing_observation_names_the_way_out():
     [
         (ema_weights, "decay", 1.0),
         (ema_weights, "decay", -0.1),
+        (ema_weights, "limit", 0.5),
         (every_n, "n", 0),
         (every_n, "n", 1.5),
         (noise_gate, "z", -1.0),
