@@ -50,11 +50,19 @@ SIGNALS: dict[str, Callable[[Feedback], jax.Array]] = {
 }
 
 
+def learnable_range(feedback: Feedback) -> jax.Array:
+    """What there was to learn, in nats, at least `MIN_RANGE`: initial - reference.
+
+    An unknown reference counts as 0. nan before the initial loss is known.
+    """
+    range_K = feedback.initial_loss_K - jnp.nan_to_num(feedback.reference_loss_K)
+    return jnp.maximum(range_K, MIN_RANGE)
+
+
 def _share(value_K: jax.Array, stderr_K: jax.Array, feedback: Feedback) -> jax.Array:
     """A value in nats, freed of noise, as a share of what there was to learn."""
     stderr_K = jnp.nan_to_num(stderr_K)  # unknown counts as exact
-    range_K = feedback.initial_loss_K - jnp.nan_to_num(feedback.reference_loss_K)
-    range_K = jnp.maximum(range_K, jnp.maximum(MIN_RANGE, MIN_RANGE_STDERR * stderr_K))
+    range_K = jnp.maximum(learnable_range(feedback), MIN_RANGE_STDERR * stderr_K)
     # Positive-part shrinkage: James and Stein (1961), Breiman's garrote (1995).
     noise_K = (stderr_K / jnp.where(value_K == 0, 1.0, value_K)) ** 2
     share_K = value_K * jnp.maximum(1.0 - noise_K, 0.0) / range_K
