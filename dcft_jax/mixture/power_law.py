@@ -46,18 +46,18 @@ class PowerLaw:
 def fit_power_law(history: History) -> PowerLaw:
     """Least squares in nats, with standard errors, where the data identify the law.
 
-    Variable projection (Golub and Pereyra 1973): for a given alpha, eps and beta solve a
-    linear problem with eps, beta >= 0; alpha comes from a grid on (0.02, 2) and
-    Gauss-Newton steps from its best point. Entries weigh `1 / stderr^2` if all of an
-    ability's standard errors are known and positive, else the same. The covariance is
-    `s^2 (J^T W J)^-1` with s^2 the mean squared residual (n - 3 degrees of freedom): it
-    takes residuals for independent, so it does not hold the error that all entries
-    share because they are measured on the same rows.
+    Variable projection (Golub and Pereyra 1973): for a given alpha, eps and beta >= 0
+    solve a linear problem; alpha comes from a grid on (0.02, 2) and Gauss-Newton steps
+    from its best point. Entries weigh `1 / stderr^2` if all of an ability's standard
+    errors are known and positive, else the same. The covariance is `s^2 (J^T W J)^-1`
+    with s^2 the mean squared residual (n - 3 degrees of freedom): it takes residuals
+    for independent, so it does not hold the error that all entries share because they
+    are measured on the same rows.
 
-    All is nan for an ability with fewer than 8 entries at positions > 0, whose losses do
-    not fall, fall no better than noise, or fall so straight in log n that no eps is seen
-    (alpha at the end of its range, or eps only by eps >= 0), and where eps is less
-    certain than half of the drop.
+    All is nan for an ability with fewer than 8 entries at positions > 0; whose losses
+    do not fall, fall no better than noise, or fall so straight in log n that no eps is
+    seen (the best eps is below 0, or alpha at the end of its range); and where eps is
+    less certain than half of the drop.
     """
     return jax.vmap(_fit_identified)(*_columns(history))
 
@@ -112,8 +112,11 @@ def _columns(history: History):
     return log_TK.T, loss_TK.T, weight_TK.T, unit_K
 
 
-def _linear(log_T, loss_T, weight_T, alpha):
-    """(L(unit), drop, sum of squares) for a given alpha, both and eps >= 0."""
+def _linear(log_T, loss_T, weight_T, lowest, alpha):
+    """(L(unit), drop, sum of squares) for a given alpha; drop >= 0, eps >= lowest.
+
+    `lowest` is 0 or -inf.
+    """
     # x^-alpha - 1 without cancellation: exact for a small alpha, too.
     decay_T = jnp.expm1(-alpha * log_T)
     total = jnp.maximum(jnp.sum(weight_T), 1e-30)
@@ -124,12 +127,12 @@ def _linear(log_T, loss_T, weight_T, alpha):
     product = jnp.sum(weight_T * centred_T * (loss_T - loss_mean))
     drop = jnp.maximum(product / jnp.where(square > 0, square, 1.0), 0.0)
     start = loss_mean - drop * decay_mean
-    # eps = start - drop < 0: then eps = 0 is best, the line through the origin.
+    # If eps = start - drop < 0, eps = 0 is best: the line through the origin.
     power_T = decay_T + 1.0
     free = jnp.sum(weight_T * power_T * loss_T) / jnp.maximum(
         jnp.sum(weight_T * power_T**2), 1e-30
     )
-    held = start < drop
+    held = start - drop < lowest
     start, drop = jnp.where(held, free, start), jnp.where(held, free, drop)
     residual_T = loss_T - start - drop * decay_T
     return start, drop, jnp.sum(weight_T * residual_T**2)
@@ -141,9 +144,9 @@ def _jacobian(log_T, drop, alpha):
     return jnp.stack([jnp.ones_like(log_T), decay_T, slope_T], axis=1)
 
 
-def _project(log_T, loss_T, weight_T, exponents):
+def _project(log_T, loss_T, weight_T, exponents, lowest):
     """(L(unit), drop, alpha, sum of squares) of the best law."""
-    solve = partial(_linear, log_T, loss_T, weight_T)
+    solve = partial(_linear, log_T, loss_T, weight_T, lowest)
     low, high = exponents
     grid_G = jnp.exp(jnp.linspace(jnp.log(low), jnp.log(high), GRID))
     alpha = grid_G[jnp.argmin(jax.vmap(solve)(grid_G)[2])]
@@ -166,7 +169,9 @@ def _project(log_T, loss_T, weight_T, exponents):
 
 
 def _fit_identified(log_T, loss_T, weight_T, unit) -> PowerLaw:
-    start, drop, alpha, squares = _project(log_T, loss_T, weight_T, EXPONENTS)
+    start, drop, alpha, squares = _project(
+        log_T, loss_T, weight_T, EXPONENTS, lowest=-jnp.inf
+    )
     count = jnp.sum(weight_T > 0)
     mean = jnp.sum(weight_T * loss_T) / jnp.maximum(count, 1)
     flat = jnp.sum(weight_T * (loss_T - mean) ** 2)
@@ -205,9 +210,9 @@ def _fit_robustly(delta, exponents, num_iterations, log_T, loss_T, weight_T, uni
         # log of the new law is linear in it here: the fixed point is the Huber fit.
         target_T = law_T * (1.0 - residual_T)
         relative_T = weight_T * huber_T / law_T**2
-        return _project(log_T, target_T, relative_T, exponents)[:3]
+        return _project(log_T, target_T, relative_T, exponents, lowest=0.0)[:3]
 
-    params = _project(log_T, loss_T, weight_T, exponents)[:3]
+    params = _project(log_T, loss_T, weight_T, exponents, lowest=0.0)[:3]
     start, drop, alpha = lax.fori_loop(0, num_iterations, reweight, params)
     nothing = jnp.full((), jnp.nan)
     law = PowerLaw(

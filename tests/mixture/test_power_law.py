@@ -120,7 +120,7 @@ def test_huber_fit_reaches_the_objective_of_scipy():
             minimize(
                 objective, s, (target,), "Nelder-Mead", bounds=bounds, options=options
             )
-            for s in (start, found)
+            for s in (start, np.minimum(found, [9, 9, 0.79]))
         ]
         best = min(run.fun for run in runs)
         assert objective(found, target) <= 1.01 * best
