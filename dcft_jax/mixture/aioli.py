@@ -47,7 +47,7 @@ def aioli(
 
     With `smoothing` b: `A_avg <- b A_avg + (1 - b) A`, starting with the first A, and
     `w_j ~ prior_j exp(step_size sum_i A_avg,ij)`, which does not accumulate. Chen et
-    al. 2024 (arXiv:2411.05735, algorithms 1 and 2), with the normalisation, the smoothed
+    al. 2024 (arXiv:2411.05735, algorithms 1 and 2), with the normalisation, this
     variant and the defaults of the authors' code.
 
     It starts at the prior where they start uniform. A sweep comes before, not out of,

@@ -43,9 +43,9 @@ def doge(
       ValueError: for a value out of range.
     """
     require_between("step_size", step_size, 0, float("inf"))
-    finite = abs(max_score) < float("inf") and abs(min_score) < float("inf")
-    ordered = finite and min_score <= max_score
-    require(ordered, "min_score", min_score, f"at most max_score = {max_score}")
+    require(abs(max_score) < float("inf"), "max_score", max_score, "a finite number")
+    valid = float("-inf") < min_score <= max_score
+    require(valid, "min_score", min_score, f"finite, at most max_score = {max_score}")
     require_between("floor", floor, 0, 1)
     valid = target is None or (len(target) > 0 and min(target) >= 0)
     require(valid, "target", target, "some indices of abilities")

@@ -19,8 +19,8 @@ def pike(
     and sigma_k^2 the variance of the gradient of one of b rows.
 
     With `tilt`, Balanced-PiKE: the objective is `log(sum_k exp(tau L_k)) / tau`, which
-    is `sum_k y_k L_k` with `y_k = tau exp(tau L_k) / sum_j exp(tau L_j)` (lemma 3.6); so
-    |g_k|^2 and sigma_k^2 are those of the losses `y_k L_k`, `y_k^2` times as large.
+    is `sum_k y_k L_k` with `y_k = tau exp(tau L_k) / sum_j exp(tau L_j)` (lemma 3.6).
+    So |g_k|^2 and sigma_k^2 are those of the losses `y_k L_k`: `y_k^2` times as large.
 
     What is measured is the noise of the gradient of k's rows in a step, `w_k b` of them
     on average; so `sigma_k^2 / b` is taken as `w_k` times it. The paper tunes zeta_1
