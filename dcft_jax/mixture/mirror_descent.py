@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dcft_jax.mixture.rule import MixtureRule
-from dcft_jax.mixture.signals import SIGNALS
+from dcft_jax.mixture.signals import NEEDS_OF_SIGNALS, SIGNALS
 from dcft_jax.mixture.simplex import cap, mix_floor
 
 # A signal beyond this is a broken measurement; it must not become inf in a sum.
@@ -75,7 +75,8 @@ def mirror_descent(
         weights_K = mix_floor(jax.nn.softmax(state.log_weights_K), floor)
         return weights_K if caps_K is None else cap(weights_K, caps_K)
 
-    return MixtureRule(partial(_init, len(signals), caps_K), update, weights)
+    needs = frozenset().union(*(NEEDS_OF_SIGNALS.get(name, ()) for name in names))
+    return MixtureRule(partial(_init, len(signals), caps_K), update, weights, needs)
 
 
 def _init(num_signals, caps_K, prior_K) -> MirrorDescentState:

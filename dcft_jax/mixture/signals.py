@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dcft_jax.mixture.feedback import Feedback
+from dcft_jax.mixture.rule import GRAMIAN, TRANSFER
 
 # An ability that starts this close to its reference, in nats or in standard errors, has
 # nothing to learn that the loss could show; dividing by less would turn noise into a
@@ -44,9 +45,71 @@ def paired_progress(feedback: Feedback) -> jax.Array:
     return _share(feedback.progress_K, feedback.progress_stderr_K, feedback)
 
 
+def improvement_rate(feedback: Feedback) -> jax.Array:
+    """What an update teaches now, as a share of what there was.
+
+    `-slope / (initial - reference)` with the slope of the mix-val loss over the recent
+    updates (`recent_slope`): `paired_progress` from more than two evaluations. An
+    unknown reference counts as 0, and a slope within its standard error as none, as
+    there. The rate of improvement that GRAPE compares (arXiv:2505.20380) is relative
+    to the loss, entropy included.
+    """
+    return _share(-feedback.slope_K, feedback.slope_stderr_K, feedback)
+
+
+def accuracy(feedback: Feedback, ceiling: float = 1.0) -> jax.Array:
+    """What is left of an accuracy: `max(0, ceiling - accuracy) / ceiling`.
+
+    1 at no correct answer, 0 at the ceiling; nan where it was not measured.
+
+    Args:
+      feedback: of an evaluation.
+      ceiling: the accuracy to reach, in (0, 1].
+
+    Raises:
+      ValueError: for a ceiling out of range.
+    """
+    if not 0 < ceiling <= 1:
+        raise ValueError(f"ceiling is {ceiling}, expected in (0, 1].")
+    left_K = jnp.maximum(ceiling - feedback.accuracy_K, 0.0) / ceiling
+    return jnp.where(feedback.observed_K, left_K, jnp.nan)
+
+
+def gradient_alignment(feedback: Feedback) -> jax.Array:
+    """How much training on k lowers the mix-val losses of all, whatever its size.
+
+    The mean over the abilities j of `<v_j, g_k> / (|g_j| |g_k|)`, with v_j the mix-val
+    gradient, g_k the train gradient, and the norms freed of noise; clipped to [-1, 1].
+    To first order a step down g_k lowers the loss of j by `<v_j, g_k>`. Divided by
+    |g_k| it is what a step of fixed length does: without that the ability with the
+    largest gradients would win by their size, which counts in the update already.
+    Divided by |g_j| no ability has more of a say because its loss has a larger scale;
+    |g_j| stands for |v_j|, whose noise nobody measures.
+
+    nan where k or all others were not measured, or the gradient is all noise.
+    """
+    square_K = jnp.diagonal(feedback.gram_KK)
+    known_K = feedback.observed_K & (square_K > 0) & jnp.isfinite(square_K)
+    norm_K = jnp.sqrt(jnp.where(known_K, square_K, 1.0))
+    cosine_KK = feedback.transfer_KK / norm_K / norm_K[:, None]
+    used_KK = known_K & known_K[:, None] & jnp.isfinite(cosine_KK)
+    cosine_KK = jnp.clip(jnp.where(used_KK, cosine_KK, 0.0), -1.0, 1.0)
+    count_K = jnp.sum(used_KK, axis=0)
+    mean_K = jnp.sum(cosine_KK, axis=0) / jnp.maximum(count_K, 1)
+    return jnp.where(count_K > 0, mean_K, jnp.nan)
+
+
 SIGNALS: dict[str, Callable[[Feedback], jax.Array]] = {
     "normalised_gap": normalised_gap,
     "paired_progress": paired_progress,
+    "improvement_rate": improvement_rate,
+    "accuracy": accuracy,
+    "gradient_alignment": gradient_alignment,
+}
+
+# What a signal must have measured beyond an evaluation (see `NEEDS`), by its name.
+NEEDS_OF_SIGNALS: dict[str, frozenset[str]] = {
+    "gradient_alignment": frozenset({GRAMIAN, TRANSFER})
 }
 
 
