@@ -1,18 +1,38 @@
 """Anchored mirror descent: the rule of this project."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from dcft_jax.mixture.guard import GuardState, compare, init_guard
+from dcft_jax.mixture.objectives import (
+    OBJECTIVES,
+    ObjectiveState,
+    constrained_score,
+    enforce,
+    focus,
+    init_objective,
+)
+from dcft_jax.mixture.options import require, require_between, require_count
+from dcft_jax.mixture.overfitting import (
+    MODES,
+    OverfitState,
+    held_back,
+    init_overfit,
+    watch,
+)
 from dcft_jax.mixture.rule import MixtureRule
-from dcft_jax.mixture.signals import NEEDS_OF_SIGNALS, SIGNALS
+from dcft_jax.mixture.scores import (
+    ScoreState,
+    check_signals,
+    init_scores,
+    measure,
+    score,
+)
+from dcft_jax.mixture.signals import NEEDS_OF_SIGNALS
 from dcft_jax.mixture.simplex import cap, mix_floor
-
-# A signal beyond this is a broken measurement; it must not become inf in a sum.
-MAX_SIGNAL = 1e6
 
 DEFAULT_SIGNALS = {"normalised_gap": 1.0, "paired_progress": 1.0}
 
@@ -20,10 +40,12 @@ DEFAULT_SIGNALS = {"normalised_gap": 1.0, "paired_progress": 1.0}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MirrorDescentState:
-    log_weights_K: jax.Array  # float32, normalised, before floor and caps
+    log_weights_K: jax.Array  # float32, normalised, before floor, guard and caps
     log_prior_K: jax.Array
-    average_JK: jax.Array  # float32, moving average of each of the J signals
-    count_JK: jax.Array  # int32, how often each was measured
+    scores: ScoreState
+    objective: ObjectiveState
+    overfit: OverfitState
+    guard: GuardState
     num_updates: jax.Array  # int32
 
 
@@ -36,12 +58,22 @@ def mirror_descent(
     warmup_updates: int = 1,
     signals: Mapping[str, float] = DEFAULT_SIGNALS,
     min_spread: float = 0.5,
+    objective: str = "mean",
+    retain_margin_K: Sequence[float | None] | None = None,
+    overfitting: str = "floor",
+    guard: float = 0.0,
 ) -> MixtureRule:
     """Mirror descent on the simplex, anchored to the prior:
     `w <- w^(1 - eta * lambda) * prior^(eta * lambda) * exp(eta * s)`,
     normalised, with eta the step size and lambda the anchor; `weights` then mixes in
-    the floor and projects below the caps, which is not fed back. For constant s the
-    fixed point is `prior * exp(s / anchor)`, and s (see `_score`) spans at most 1.
+    the floor, holds overfitted abilities back and projects below the caps, which is
+    not fed back. For constant s the fixed point is `prior * exp(s / anchor)`, and s
+    (see `score`) spans at most 1.
+
+    Objectives: "mean", s as the signals say; "worst", signals times K z, where z
+    follows the abilities with the largest gap (see `focus`); "constrained", an ability
+    with a margin counts as much as it violates its bound (see `enforce`), the others
+    are targets.
 
     Args:
       step_size: eta, >= 0.
@@ -52,83 +84,94 @@ def mirror_descent(
       warmup_updates: updates that only measure.
       signals: coefficient of each signal, by its name in `SIGNALS`.
       min_spread: scores that differ by less are not scaled up to differ by 1.
+      objective: "mean", "worst" or "constrained".
+      retain_margin_K: nats above the bound that are allowed, >= 0; None for targets.
+      overfitting: an ability that gets worse on held-out rows (see `watch`) sinks to
+        the "floor", or gets weight 0 ("exclude"), or is left alone ("ignore").
+      guard: standard errors by which the run may be worse than the prior alone before
+        the weights go back to it (see `compare`); 0: no guard. Without
+        `static_loss_K` it needs at least 8 warm-up updates to fit its curve to.
 
     Raises:
       ValueError: for a value out of range.
     """
-    _check_scalars(step_size, anchor, floor, smoothing, warmup_updates, min_spread)
-    _check_signals(signals)
+    _check(step_size, anchor, floor, smoothing, min_spread, guard)
+    require_count("warmup_updates", warmup_updates, 0)
+    require(objective in OBJECTIVES, "objective", objective, f"one of {OBJECTIVES}")
+    require(overfitting in MODES, "overfitting", overfitting, f"one of {MODES}")
+    check_signals(signals)
     caps_K = _check_caps(max_weight_K, floor)
+    margin_K = _check_margins(retain_margin_K, objective)
     names = sorted(signals)  # the order of the state, whatever the mapping's
     coefficients_J = jnp.asarray([signals[name] for name in names], jnp.float32)
 
+    def init(prior_K):
+        prior_K = jnp.asarray(prior_K, jnp.float32)
+        for name, value_K in (
+            ("max_weight", caps_K),
+            ("retain_margin", margin_K),
+        ):
+            if value_K is not None and value_K.shape != prior_K.shape:
+                raise ValueError(
+                    f"{name} has {len(value_K)} entries for {len(prior_K)} abilities."
+                )
+        return _init(prior_K, len(signals), warmup_updates)
+
     def update(feedback, state):
-        state = _measure(feedback, state, names, smoothing)
-        score_K = _score(state, coefficients_J, smoothing, min_spread)
-        moved_K = _step(state, score_K, step_size, anchor, floor)
+        observed = jnp.any(feedback.observed_K)
+        goal = state.objective
+        if objective == "worst":
+            goal = focus(feedback, goal, step_size, anchor)
+        if margin_K is not None:
+            goal = enforce(feedback, goal, margin_K)
+        importance_K = len(goal.log_importance_K) * jnp.exp(goal.log_importance_K)
+        scores = measure(feedback, state.scores, names, importance_K, smoothing)
+        score_K = score(scores, coefficients_J, smoothing, min_spread)
+        if margin_K is not None:
+            score_K = constrained_score(score_K, goal, margin_K)
         # An update that measured nothing is none.
-        due = jnp.any(feedback.observed_K) & (state.num_updates > warmup_updates)
-        log_K = jnp.where(due, moved_K, state.log_weights_K)
-        return replace(state, log_weights_K=log_K)
+        due = observed & (state.num_updates >= warmup_updates)
+        moved_K = _step(state, score_K, step_size, anchor, floor)
+        protection = state.guard
+        if guard:
+            at_prior = state.num_updates <= warmup_updates
+            protection = compare(feedback, state.guard, at_prior, guard)
+        return MirrorDescentState(
+            log_weights_K=jnp.where(due, moved_K, state.log_weights_K),
+            log_prior_K=state.log_prior_K,
+            scores=scores,
+            objective=goal,
+            overfit=watch(feedback, state.overfit),
+            guard=protection,
+            num_updates=state.num_updates + observed,
+        )
 
     def weights(state):
-        weights_K = mix_floor(jax.nn.softmax(state.log_weights_K), floor)
+        level = state.guard.level
+        log_K = (1.0 - level) * state.log_weights_K + level * state.log_prior_K
+        weights_K = mix_floor(jax.nn.softmax(log_K), floor)
+        if overfitting != "ignore":
+            most = floor / len(weights_K) if overfitting == "floor" else 0.0
+            weights_K = held_back(weights_K, state.overfit.flagged_K, most)
         return weights_K if caps_K is None else cap(weights_K, caps_K)
 
     needs = frozenset().union(*(NEEDS_OF_SIGNALS.get(name, ()) for name in names))
-    return MixtureRule(partial(_init, len(signals), caps_K), update, weights, needs)
+    return MixtureRule(init, update, weights, needs)
 
 
-def _init(num_signals, caps_K, prior_K) -> MirrorDescentState:
-    prior_K = jnp.asarray(prior_K, jnp.float32)
-    if caps_K is not None and caps_K.shape != prior_K.shape:
-        raise ValueError(
-            f"max_weight has {len(caps_K)} entries for {len(prior_K)} abilities."
-        )
+def _init(prior_K, num_signals, warmup_updates) -> MirrorDescentState:
     log_prior_K = jax.nn.log_softmax(jnp.log(jnp.maximum(prior_K, 1e-12)))
-    shape = (num_signals, len(prior_K))
+    num_abilities = len(prior_K)
     return MirrorDescentState(
         log_weights_K=log_prior_K,
         # A copy: a donated state must not hold one buffer twice.
         log_prior_K=jnp.array(log_prior_K, copy=True),
-        average_JK=jnp.zeros(shape, jnp.float32),
-        count_JK=jnp.zeros(shape, jnp.int32),
+        scores=init_scores(num_signals, num_abilities),
+        objective=init_objective(num_abilities),
+        overfit=init_overfit(num_abilities),
+        guard=init_guard(num_abilities, capacity=max(4, min(64, 2 * warmup_updates))),
         num_updates=jnp.zeros((), jnp.int32),
     )
-
-
-def _measure(feedback, state, names, smoothing) -> MirrorDescentState:
-    signal_JK = jnp.stack([SIGNALS[name](feedback) for name in names])
-    known_JK = jnp.isfinite(signal_JK) & feedback.observed_K
-    signal_JK = jnp.clip(signal_JK, -MAX_SIGNAL, MAX_SIGNAL)
-    moved_JK = smoothing * state.average_JK + (1.0 - smoothing) * signal_JK
-    return replace(
-        state,
-        average_JK=jnp.where(known_JK, moved_JK, state.average_JK),
-        count_JK=state.count_JK + known_JK,
-        num_updates=state.num_updates + jnp.any(feedback.observed_K),
-    )
-
-
-def _score(state, coefficients_J, smoothing, min_spread) -> jax.Array:
-    """s: the averages, centred, weighted, added up and scaled.
-
-    Centred on the unweighted mean of the abilities for which a signal is known; one
-    without any counts as average. Divided by the range of the sums, so that no weight
-    ratio drifts from the prior's by more than `exp(1 / anchor)`; but by min_spread if
-    that is more, so that noise between nearly equal abilities is not blown up.
-    """
-    known_JK = state.count_JK > 0
-    bias_JK = 1.0 - jnp.float32(smoothing) ** state.count_JK
-    value_JK = jnp.where(
-        known_JK, state.average_JK / jnp.where(known_JK, bias_JK, 1), 0
-    )
-    num_J = jnp.maximum(jnp.sum(known_JK, axis=1), 1)
-    centre_J = jnp.sum(value_JK, axis=1) / num_J
-    centred_JK = jnp.where(known_JK, value_JK - centre_J[:, None], 0.0)
-    score_K = jnp.sum(coefficients_J[:, None] * centred_JK, axis=0)
-    spread = jnp.max(score_K) - jnp.min(score_K)
-    return score_K / jnp.maximum(spread, min_spread)
 
 
 def _step(state, score_K, step_size, anchor, floor) -> jax.Array:
@@ -141,40 +184,38 @@ def _step(state, score_K, step_size, anchor, floor) -> jax.Array:
     return jnp.maximum(log_K, lowest_K)
 
 
-def _check_scalars(step_size, anchor, floor, smoothing, warmup_updates, min_spread):
-    ranges = {
-        "step_size": (step_size, 0 <= step_size < float("inf"), "[0, inf)"),
-        "anchor": (anchor, 0 <= anchor < float("inf"), "[0, inf)"),
-        "step_size * anchor": (
-            step_size * anchor,
-            0 <= step_size * anchor <= 1,
-            "[0, 1]",
-        ),
-        "floor": (floor, 0 <= floor < 1, "[0, 1)"),
-        "smoothing": (smoothing, 0 <= smoothing < 1, "[0, 1)"),
-        "warmup_updates": (warmup_updates, warmup_updates >= 0, "[0, inf)"),
-        "min_spread": (min_spread, 0 < min_spread < float("inf"), "(0, inf)"),
-    }
-    for name, (value, valid, interval) in ranges.items():
-        if not valid:
-            raise ValueError(f"mixture.{name} is {value}, expected in {interval}.")
+def _check(step_size, anchor, floor, smoothing, min_spread, guard) -> None:
+    require_between("step_size", step_size, 0, float("inf"))
+    require_between("anchor", anchor, 0, float("inf"))
+    pull = step_size * anchor
+    require(0 <= pull <= 1, "step_size * anchor", pull, "in [0, 1]")
+    require_between("floor", floor, 0, 1)
+    require_between("smoothing", smoothing, 0, 1)
+    require(0 < min_spread < float("inf"), "min_spread", min_spread, "in (0, inf)")
+    require_between("guard", guard, 0, float("inf"))
 
 
-def _check_signals(signals: Mapping[str, float]) -> None:
-    if not signals:
-        raise ValueError(
-            f"mixture.signals is empty, expected some of {sorted(SIGNALS)}; "
-            'for fixed weights use mixture.rule="static".'
+def _check_margins(retain_margin_K, objective):
+    given = [] if retain_margin_K is None else list(retain_margin_K)
+    bounded = [value for value in given if value is not None]
+    for value in bounded:
+        require(0 <= value < float("inf"), "retain_margin", value, "in [0, inf)")
+    if objective != "constrained":
+        require(
+            not bounded,
+            "objective",
+            objective,
+            '"constrained" where an ability has a retain_margin',
         )
-    for name, coefficient in signals.items():
-        if name not in SIGNALS:
-            raise ValueError(
-                f"mixture.signals names {name!r}, expected some of {sorted(SIGNALS)}."
-            )
-        if not abs(coefficient) < float("inf"):
-            raise ValueError(
-                f"mixture.signals.{name} is {coefficient}, expected a finite number."
-            )
+        return None
+    require(
+        0 < len(bounded) < len(given),
+        "objective",
+        objective,
+        "abilities with and abilities without a retain_margin: both are needed",
+    )
+    nan = float("nan")
+    return jnp.asarray([nan if value is None else value for value in given])
 
 
 def _check_caps(max_weight_K: Sequence[float] | None, floor: float):

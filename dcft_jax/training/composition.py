@@ -1,97 +1,93 @@
-"""From an evaluation to a moved mixture: the slow half of the training state."""
+"""What a run's mixture is made of, and from a rule's state to weights and shares."""
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dcft_jax.evaluation.losses import Scores, exact_match, mean_loss, paired_progress
-from dcft_jax.mixture import Feedback, MixtureRule, unmeasured
-from dcft_jax.training.state import MixtureState, wide_to_float
-
-NAN = float("nan")
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """One mix-val evaluation on the host; float32 [K] unless said otherwise."""
-
-    loss_K: np.ndarray
-    loss_stderr_K: np.ndarray
-    accuracy_K: np.ndarray
-    progress_K: np.ndarray  # nan at the first evaluation
-    progress_stderr_K: np.ndarray
-    loss_sum_KN: np.ndarray  # per example, nan where an ability has fewer than N
+from dcft_jax.mixture import (
+    MixtureRule,
+    TierRule,
+    ability_sums,
+    cap_repetition,
+    component_weights,
+    components,
+    row_budgets,
+    sampling_shares,
+)
 
 
-def measure(scores: Sequence[Scores], before_sum_KN: np.ndarray) -> Measured:
-    """Summarises one evaluation and pairs it, example by example, with the last."""
-    sums_KN = np.full(before_sum_KN.shape, NAN, np.float32)
-    rows = []
-    for k, ability in enumerate(scores):
-        num_examples = len(ability.loss_sum_N)
-        sums_KN[k, :num_examples] = ability.loss_sum_N
-        progress = paired_progress(before_sum_KN[k, :num_examples], ability)
-        rows.append((*mean_loss(ability), exact_match(ability)[0], *progress))
-    loss_K, stderr_K, accuracy_K, progress_K, progress_stderr_K = np.array(
-        rows, np.float32
-    ).T
-    return Measured(
-        loss_K=loss_K,
-        loss_stderr_K=stderr_K,
-        accuracy_K=accuracy_K,
-        progress_K=progress_K,
-        progress_stderr_K=progress_stderr_K,
-        loss_sum_KN=sums_KN,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class Composition:
+    """Decided before the first step. K abilities, of at most T tiers each."""
+
+    rule: MixtureRule
+    tier_rule: TierRule
+    actuator: str  # of mixture.ACTUATORS
+    prior_K: np.ndarray
+    size_KT: np.ndarray  # train rows of each tier; 0: there is no such tier
+    max_epochs_K: np.ndarray  # 0: no limit
+    tier_KN: np.ndarray  # int8, which tier each mix-val example is in; -1: no example
+    given_reference_K: np.ndarray  # nats; nan: none
+    references: str  # "given" | "fitted", where none is given
+    num_steps: int
+    num_slots: int
+    rows_per_slot: int
+    eval_every: int
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """`ability_C`, `tier_C`: the components that slots are allocated to."""
+        return components(self.size_KT)
+
+    @property
+    def num_parts(self) -> int:
+        return len(self.parts[0])
+
+    @property
+    def rows_per_epoch_C(self) -> np.ndarray:
+        return self.size_KT[self.parts]
 
 
-def make_feedback(
-    mixture: MixtureState,
-    measured: Measured,
-    reference_loss_K: np.ndarray,
-    train_rows_K: np.ndarray,
+def weights_and_shares(
+    composition: Composition,
+    rule_state: Any,
+    tier_state: Any,
+    rows_C: jax.Array,
+    credit_C: jax.Array,
     step: jax.Array,
-) -> Feedback:
-    """What the rule sees. `train_rows_K` is the size of one epoch in rows."""
-    first = jnp.isnan(mixture.initial_loss_K)
-    loss_K = jnp.asarray(measured.loss_K)
-    return dataclasses.replace(
-        unmeasured(len(reference_loss_K)),
-        val_loss_K=loss_K,
-        val_loss_stderr_K=jnp.asarray(measured.loss_stderr_K),
-        reference_loss_K=jnp.asarray(reference_loss_K, jnp.float32),
-        initial_loss_K=jnp.where(first, loss_K, mixture.initial_loss_K),
-        progress_K=jnp.asarray(measured.progress_K),
-        progress_stderr_K=jnp.asarray(measured.progress_stderr_K),
-        train_loss_K=mixture.train_loss_sum_K / mixture.train_count_K,  # 0 / 0: nan
-        accuracy_K=jnp.asarray(measured.accuracy_K),
-        tokens_K=wide_to_float(mixture.tokens_K2),
-        epochs_K=mixture.rows_K / jnp.asarray(train_rows_K, jnp.float32),
-        observed_K=jnp.isfinite(loss_K),
-        step=step,
-    )
+) -> tuple[jax.Array, jax.Array]:
+    """`weights_K` of the objective and `shares_C` of the slots.
 
-
-def update_mixture(
-    rule: MixtureRule,
-    mixture: MixtureState,
-    measured: Measured,
-    reference_loss_K: np.ndarray,
-    train_rows_K: np.ndarray,
-    step: jax.Array,
-) -> MixtureState:
-    """Lets the rule move the weights, and remembers what the next update needs."""
-    feedback = make_feedback(mixture, measured, reference_loss_K, train_rows_K, step)
-    return dataclasses.replace(
-        mixture,
-        rule=rule.update(feedback, mixture.rule),
-        # Two buffers, not one twice: the step donates each of them.
-        train_loss_sum_K=jnp.zeros_like(mixture.train_loss_sum_K),
-        train_count_K=jnp.zeros_like(mixture.train_count_K),
-        initial_loss_K=feedback.initial_loss_K,
-        val_loss_sum_KN=jnp.asarray(measured.loss_sum_KN),
-        last_update=step.astype(jnp.int32),
+    A component that would be repeated more often than `max_epochs` allows gets fewer
+    slots, and its ability that much less weight, so that no objective makes up for it.
+    """
+    ability_C, tier_C = composition.parts
+    num_abilities = len(composition.prior_K)
+    weights_K = composition.rule.weights(rule_state)
+    sampled_K = sampling_shares(
+        composition.actuator, weights_K, jnp.asarray(composition.prior_K)
     )
+    shares_KT = composition.tier_rule.shares(tier_state)
+    wanted_C = component_weights(sampled_K, shares_KT, ability_C, tier_C)
+    if not np.any(composition.max_epochs_K > 0):
+        return weights_K, wanted_C
+    shares_C, _ = cap_repetition(
+        wanted_C,
+        row_budgets(composition.rows_per_epoch_C, composition.max_epochs_K[ability_C]),
+        rows_C,
+        credit_C,
+        composition.num_steps - step,
+        composition.num_slots,
+        composition.rows_per_slot,
+        margin=1.0,
+    )
+    before_K, after_K = (
+        ability_sums(value_C, ability_C, num_abilities)
+        for value_C in (wanted_C, shares_C)
+    )
+    capped_K = weights_K * after_K / jnp.where(before_K > 0, before_K, 1.0)
+    total = jnp.sum(capped_K)
+    return jnp.where(total > 0, capped_K / total, weights_K), shares_C

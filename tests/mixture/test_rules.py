@@ -133,7 +133,7 @@ def test_warmup_only_measures():
     np.testing.assert_allclose(path[0], [0.5, 0.5])
     np.testing.assert_allclose(path[1], [0.5, 0.5])
     assert path[2][0] > 0.55
-    assert np.all(np.asarray(state.count_JK) == 3)
+    assert np.all(np.asarray(state.scores.count_JK) == 3)
 
 
 # ----------------------------------------------------- what is not measured
@@ -144,9 +144,9 @@ def test_an_unobserved_ability_keeps_its_score():
     state = rule.update(gap_feedback([0.9, 0.5, 0.1]), rule.init(np.ones(3) / 3))
     partial = gap_feedback([0.0, 0.4, 0.2], observed_K=[False, True, True])
     after = rule.update(partial, state)
-    assert after.average_JK[0, 0] == state.average_JK[0, 0]
-    assert after.average_JK[0, 1] != state.average_JK[0, 1]
-    np.testing.assert_array_equal(after.count_JK, [[1, 2, 2]])
+    assert after.scores.average_JK[0, 0] == state.scores.average_JK[0, 0]
+    assert after.scores.average_JK[0, 1] != state.scores.average_JK[0, 1]
+    np.testing.assert_array_equal(after.scores.count_JK, [[1, 2, 2]])
     # Its loss of 0 there is not read: nan gives the same state.
     blank = replace(partial, val_loss_K=jnp.array([jnp.nan, 0.4, 0.2]))
     same = rule.update(blank, state)
@@ -426,4 +426,4 @@ def test_the_order_of_the_signals_does_not_matter():
     other = mirror_descent(signals={name: 1.0 for name in reversed(names)})
     feedback = replace(gap_feedback([0.9, 0.1]), progress_K=jnp.array([0.1, 0.3]))
     states = [rule.update(feedback, rule.init(np.ones(2) / 2)) for rule in (one, other)]
-    np.testing.assert_array_equal(states[0].average_JK, states[1].average_JK)
+    np.testing.assert_array_equal(states[0].scores.average_JK, states[1].scores.average_JK)
