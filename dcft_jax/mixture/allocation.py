@@ -1,4 +1,4 @@
-"""From weights to numbers of slots, on the host, and what that does to the objective.
+"""From weights to numbers of slots, on the host.
 
 Error diffusion. Ability k is owed `S * w_k` slots in a step. It gets at least the
 whole part; the slots that are left go, one each, to the abilities that are owed most
@@ -23,8 +23,6 @@ promise less than 1/2 + 1/3 + ... + 1/K: let the weights be equal over those tha
 not been served yet. Weights that do not aim at it stay near one slot for any K.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -60,20 +58,6 @@ def allocate(
     owed_K[chosen] -= 1
     # Counts sum to S exactly, so a sum of credits is rounding; it must not build up.
     return counts_K, (owed_K - owed_K.mean()).astype(np.float32)
-
-
-def objective_weights(weights_K: jax.Array, num_slots: int) -> jax.Array:
-    """Weights for the abilities present in a step, such that their mean is `w`.
-
-    With `S w_k < 1` an ability is present in a share `S w_k` of the steps only, so
-    applying `w_k` when it is would give it `S w_k^2` on average. Dividing by that share
-    (Horvitz and Thompson 1952) restores `w_k`: `w_k / min(1, S w_k)`, that is
-    `max(w_k, 1 / S)`. 0 for a weight of 0. They sum to more than 1; the sum over the
-    abilities present in a step is 1 on average.
-    """
-    weights_K = jnp.asarray(weights_K, jnp.float32)
-    raised_K = jnp.maximum(weights_K, 1.0 / num_slots)
-    return jnp.where(weights_K > 0, raised_K, 0.0)
 
 
 def _check(weights_K: np.ndarray, credit_K: np.ndarray, num_slots: int) -> None:

@@ -10,6 +10,12 @@ def mix_floor(weights_K: jax.Array, floor: float) -> jax.Array:
     return (1.0 - floor) * weights_K + floor / len(weights_K)
 
 
+def log_of(weights_K: jax.Array) -> jax.Array:
+    """The normalised logarithm of weights; finite where a weight is 0."""
+    weights_K = jnp.asarray(weights_K, jnp.float32)
+    return jax.nn.log_softmax(jnp.log(jnp.maximum(weights_K, 1e-12)))
+
+
 def cap(weights_K: jax.Array, max_weight_K: jax.Array) -> jax.Array:
     """Projects weights onto the simplex below caps, keeping the ratios of the rest.
 

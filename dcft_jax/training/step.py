@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from dcft_jax.conflict import Diagnostics, Engine, Problem, resolved_gradient, tap
-from dcft_jax.mixture import MixtureRule, objective_weights
+from dcft_jax.mixture import ability_sums, objective_weights
 from dcft_jax.models import ModelConfig, Tap, score_responses
 from dcft_jax.sharding import match_sharding
-from dcft_jax.training.state import MixtureState, TrainState, add_wide
+from dcft_jax.training.composition import Composition
+from dcft_jax.training.state import MixtureState, TrainState, TrainSums, add_wide
 
 Batch = dict[str, jax.Array]
 ROW_FIELDS = ("tokens", "loss_mask", "segments", "positions")
@@ -50,25 +51,54 @@ def slot_loss(
 
 
 def _count_step(
-    mixture: MixtureState, batch: Batch, loss_K: jax.Array, count_K: jax.Array
+    mixture: MixtureState,
+    batch: Batch,
+    loss_K: jax.Array,
+    count_K: jax.Array,
+    conflict: Diagnostics,
 ) -> MixtureState:
-    num_abilities = count_K.shape[0]
-    slots_K = jnp.bincount(batch["ability_S"], length=num_abilities)
-    rows_per_slot = batch["tokens_SBL"].shape[1]
     return dataclasses.replace(
         mixture,
-        credit_K=batch["credit_K"],
-        rows_K=mixture.rows_K + slots_K.astype(jnp.int32) * rows_per_slot,
+        credit_C=batch["credit_C"],
+        rows_C=batch["rows_C"],
         tokens_K2=add_wide(mixture.tokens_K2, count_K),
-        train_loss_sum_K=mixture.train_loss_sum_K + loss_K,
-        train_count_K=mixture.train_count_K + count_K,
+        train=_add_step(mixture.train, loss_K, count_K, conflict),
+    )
+
+
+def _add_step(
+    sums: TrainSums, loss_K: jax.Array, count_K: jax.Array, conflict: Diagnostics
+) -> TrainSums:
+    seen_KK = jnp.isfinite(conflict.gram_KK)
+    noisy_K = jnp.isfinite(conflict.signal_K) & jnp.isfinite(conflict.noise_K)
+    # The gradient of a step is a mean over its tokens.
+    noise_K = conflict.noise_K / jnp.maximum(count_K, 1.0)
+    return TrainSums(
+        loss_K=sums.loss_K + loss_K,
+        count_K=sums.count_K + count_K,
+        gram_KK=sums.gram_KK + jnp.where(seen_KK, conflict.gram_KK, 0.0),
+        gram_count_KK=sums.gram_count_KK + seen_KK,
+        signal_K=sums.signal_K + jnp.where(noisy_K, conflict.signal_K, 0.0),
+        noise_K=sums.noise_K + jnp.where(noisy_K, noise_K, 0.0),
+        noise_count_K=sums.noise_count_K + noisy_K,
+    )
+
+
+def objective(
+    composition: Composition, mixture: MixtureState, ability_S: jax.Array
+) -> jax.Array:
+    """Weights of the abilities' gradients in this step, float32 [K]."""
+    ability_C, _ = composition.parts
+    shares_K = ability_sums(mixture.shares_C, ability_C, len(composition.prior_K))
+    return objective_weights(
+        composition.actuator, mixture.weights_K, shares_K, ability_S
     )
 
 
 def train_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
-    rule: MixtureRule,
+    composition: Composition,
     engine: Engine,
     metric: Callable[[optax.OptState], Any],
     state: TrainState,
@@ -81,8 +111,9 @@ def train_step(
       metric: of the gradients' inner products, from the optimizer's state; returns
         None for the Euclidean.
       batch: int32 `tokens_SBL`, `segments_SBL`, `positions_SBL`, bool
-        `loss_mask_SBL`; int32 `ability_S`; float32 `credit_K`, what the allocation
-        that chose the slots carries over.
+        `loss_mask_SBL`; int32 `ability_S`; float32 `credit_C`, what the allocation
+        that chose the slots carries over; int32 `rows_C`, the positions of the streams
+        after it.
 
     Returns:
       The new state, and what to log.
@@ -94,7 +125,7 @@ def train_step(
         frozen=frozen,
         slots={name: batch[f"{name}_SBL"] for name in ROW_FIELDS},
         ability_S=ability_S,
-        weights_K=objective_weights(rule.weights(mixture.rule), ability_S.shape[0]),
+        weights_K=objective(composition, mixture, ability_S),
         scale=metric(state.opt_state),
     )
     outcome = resolved_gradient(engine, problem, state.conflict)
@@ -108,7 +139,9 @@ def train_step(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        mixture=_count_step(mixture, batch, loss_K, count_K),
+        mixture=_count_step(
+            mixture, batch, loss_K, count_K, outcome.diagnostics
+        ),
         conflict=outcome.state,
     )
     metrics = StepMetrics(
@@ -123,10 +156,10 @@ def train_step(
 def make_train_step(
     model: ModelConfig,
     optimizer: optax.GradientTransformation,
-    rule: MixtureRule,
+    composition: Composition,
     engine: Engine,
     metric: Callable[[optax.OptState], Any] = lambda opt_state: None,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, StepMetrics]]:
     """`(state, frozen, batch) -> (state, metrics)`, to be jitted by the caller."""
     loss_fn = partial(slot_loss, model)
-    return partial(train_step, loss_fn, optimizer, rule, engine, metric)
+    return partial(train_step, loss_fn, optimizer, composition, engine, metric)
