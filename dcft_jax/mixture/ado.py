@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
+from dcft_jax.mixture.checks import require, require_between, require_count
 from dcft_jax.mixture.history import History, empty_history, record
-from dcft_jax.mixture.options import require, require_between, require_count
 from dcft_jax.mixture.power_law import fit_power_law_robustly
 from dcft_jax.mixture.rule import MixtureRule
 

@@ -6,9 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from dcft_jax.mixture.exponentiated_gradient import exponentiated_gradient, log_of
-from dcft_jax.mixture.options import require, require_between, require_count
+from dcft_jax.mixture.checks import require, require_between, require_count
+from dcft_jax.mixture.exponentiated_gradient import exponentiated_gradient
 from dcft_jax.mixture.rule import MixtureRule
+from dcft_jax.mixture.simplex import log_of
 
 # A drop beyond this is a broken measurement; it must not become inf in a sum.
 MAX_DROP = 1e6

@@ -18,6 +18,11 @@ def require_share(option: str, value: float) -> None:
     require(0 <= value < 1, option, value, "a number in [0, 1)")
 
 
-def require_count(option: str, value: int, lowest: int) -> None:
+def require_between(option: str, value: float, low: float, high: float) -> None:
+    """`low <= value < high`."""
+    require(low <= value < high, option, value, f"in [{low:g}, {high:g})")
+
+
+def require_count(option: str, value: int, lowest: int = 1) -> None:
     sound = value == int(value) and value >= lowest
     require(sound, option, value, f"an integer >= {lowest}")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dcft_jax.mixture.exponentiated_gradient import exponentiated_gradient, log_of
-from dcft_jax.mixture.options import require, require_between
+from dcft_jax.mixture.checks import require, require_between
+from dcft_jax.mixture.exponentiated_gradient import exponentiated_gradient
 from dcft_jax.mixture.rule import GRAMIAN, MixtureRule
-from dcft_jax.mixture.simplex import mix_floor
+from dcft_jax.mixture.simplex import log_of, mix_floor
 
 
 def doge(

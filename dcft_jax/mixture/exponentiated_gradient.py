@@ -8,12 +8,6 @@ LOWEST_LOG_WEIGHT = -30.0
 LARGEST_STEP = 50.0
 
 
-def log_of(weights_K: jax.Array) -> jax.Array:
-    """Normalised log weights, none below `LOWEST_LOG_WEIGHT`."""
-    log_K = jnp.log(jnp.asarray(weights_K, jnp.float32))
-    return jax.nn.log_softmax(jnp.maximum(log_K, LOWEST_LOG_WEIGHT))
-
-
 def exponentiated_gradient(log_weights_K: jax.Array, step_K: jax.Array) -> jax.Array:
     """`w_k <- w_k exp(step_k)`, normalised, in log space (Kivinen and Warmuth 1997).
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from dcft_jax.mixture.checks import require, require_between, require_count
 from dcft_jax.mixture.guard import GuardState, compare, init_guard
 from dcft_jax.mixture.objectives import (
     OBJECTIVES,
@@ -15,7 +16,6 @@ from dcft_jax.mixture.objectives import (
     focus,
     init_objective,
 )
-from dcft_jax.mixture.options import require, require_between, require_count
 from dcft_jax.mixture.overfitting import (
     MODES,
     OverfitState,
@@ -32,7 +32,7 @@ from dcft_jax.mixture.scores import (
     score,
 )
 from dcft_jax.mixture.signals import NEEDS_OF_SIGNALS
-from dcft_jax.mixture.simplex import cap, mix_floor
+from dcft_jax.mixture.simplex import cap, log_of, mix_floor
 
 DEFAULT_SIGNALS = {"normalised_gap": 1.0, "paired_progress": 1.0}
 
@@ -160,7 +160,7 @@ def mirror_descent(
 
 
 def _init(prior_K, num_signals, warmup_updates) -> MirrorDescentState:
-    log_prior_K = jax.nn.log_softmax(jnp.log(jnp.maximum(prior_K, 1e-12)))
+    log_prior_K = log_of(prior_K)
     num_abilities = len(prior_K)
     return MirrorDescentState(
         log_weights_K=log_prior_K,

@@ -139,9 +139,7 @@ def train_step(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        mixture=_count_step(
-            mixture, batch, loss_K, count_K, outcome.diagnostics
-        ),
+        mixture=_count_step(mixture, batch, loss_K, count_K, outcome.diagnostics),
         conflict=outcome.state,
     )
     metrics = StepMetrics(

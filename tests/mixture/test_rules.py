@@ -426,4 +426,6 @@ def test_the_order_of_the_signals_does_not_matter():
     other = mirror_descent(signals={name: 1.0 for name in reversed(names)})
     feedback = replace(gap_feedback([0.9, 0.1]), progress_K=jnp.array([0.1, 0.3]))
     states = [rule.update(feedback, rule.init(np.ones(2) / 2)) for rule in (one, other)]
-    np.testing.assert_array_equal(states[0].scores.average_JK, states[1].scores.average_JK)
+    np.testing.assert_array_equal(
+        states[0].scores.average_JK, states[1].scores.average_JK
+    )
