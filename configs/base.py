@@ -15,6 +15,8 @@ def ability(
     weight: float = 1.0,
     max_weight: float = 1.0,
     reference_loss: float | None = None,
+    tiers: dict | None = None,
+    max_epochs: float = 0.0,
 ) -> ConfigDict:
     """One ability: where its examples come from and how it is measured.
 
@@ -24,6 +26,9 @@ def ability(
     `reference_loss` is the loss per response token, in nats, that counts as "nothing
     left to gain" (a specialist's, or the entropy of the data). While it is unknown the
     ability has no normalised gap: its distance to zero loss would be its entropy.
+    `tiers` splits the train examples by difficulty into up to `count` tiers: `by` is
+    "none", "level" (the sources' own), "length" (response tokens) or "loss" (the base
+    model's). `max_epochs` is how often any of its rows may be trained on (0: no limit).
     """
     fields = ConfigDict(
         dict(
@@ -33,6 +38,8 @@ def ability(
             weight=weight,
             max_weight=max_weight,
             reference_loss=config_dict.placeholder(float),
+            tiers=ConfigDict({"by": "none", "count": 3, **(tiers or {})}),
+            max_epochs=float(max_epochs),
         )
     )
     fields.reference_loss = reference_loss

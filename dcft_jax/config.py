@@ -12,7 +12,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dcft_jax.conflict import ENGINES, GRANULARITIES, METRICS, RESOLVERS
+from dcft_jax.data.difficulty import MAX_TIERS
 from dcft_jax.data.sources import SOURCES
+from dcft_jax.data.tiers import KINDS as TIER_KINDS
 from dcft_jax.mixture import RULES, SIGNALS, prior
 
 # Fields that may change between two starts of one run: they steer what is
@@ -85,6 +87,24 @@ def _check_abilities(config: ConfigDict) -> None:
             ability.max_weight,
             "must be in (0, 1]",
         )
+        require(
+            0 <= ability.max_epochs < float("inf"),
+            f"{field}.max_epochs",
+            ability.max_epochs,
+            "must be at least 0 (0: no limit)",
+        )
+        _check_tiers(f"{field}.tiers", ability.tiers)
+
+
+def _check_tiers(field: str, tiers: ConfigDict) -> None:
+    require(set(tiers) == {"by", "count"}, field, dict(tiers), "has `by` and `count`")
+    _one_of(f"{field}.by", tiers.by, TIER_KINDS)
+    require(
+        1 <= tiers.count <= MAX_TIERS,
+        f"{field}.count",
+        tiers.count,
+        f"must be in [1, {MAX_TIERS}]",
+    )
 
 
 def _check_run(run: ConfigDict) -> None:

@@ -81,6 +81,9 @@ BAD = [
     ("abilities.maths.max_weight", 0.0, r"must be in \(0, 1\]"),
     ("abilities.maths.mix_val", 0, "abilities.maths.mix_val = 0: must be at least 1"),
     ("abilities.maths.reference_loss", -1.0, "must not be negative"),
+    ("abilities.maths.max_epochs", -1.0, "max_epochs = -1.0: must be at least 0"),
+    ("abilities.code.tiers.by", "size", "tiers.by = 'size': .*none, level, length, lo"),
+    ("abilities.code.tiers.count", 0, r"abilities.code.tiers.count = 0: .*\[1, 127\]"),
     ("conflict.resolver", "magic", "conflict.resolver = 'magic': .*dualproj"),
     ("conflict.engine", "magic", "materialize, accumulate, two_pass, lagged"),
     ("conflict.granularity", "layer", "global, block, matrix"),
@@ -106,6 +109,14 @@ def test_bad_value_is_named(field: str, value, message: str):
         node = node[group]
     node[name] = value
     with pytest.raises(ValueError, match=message):
+        config_lib.validate(config)
+
+
+def test_a_typo_in_tiers_is_refused():
+    config = quickstart.get_config()
+    source = dict(kind="micro_functions", examples=9)
+    config.abilities.code = base.ability(dict(micro=source), tiers=dict(num=2))
+    with pytest.raises(ValueError, match=r"abilities.code.tiers = .*`by` and `count`"):
         config_lib.validate(config)
 
 

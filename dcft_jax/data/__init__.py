@@ -3,27 +3,33 @@
 from dcft_jax.data.batches import eval_batches, next_batch
 from dcft_jax.data.chat import encode_example, encode_examples
 from dcft_jax.data.example import Example, prompt_key
+from dcft_jax.data.example_losses import LossScorer, example_losses
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, preview
 from dcft_jax.data.prepare import Prepared, majority_baseline, prepare
 from dcft_jax.data.rows import ROW_FIELDS, Rows, load_rows, save_rows
 from dcft_jax.data.splits import AbilityData, SplitReport, load_ability
-from dcft_jax.data.streams import ability_seed, make_stream
+from dcft_jax.data.streams import ability_seed, make_stream, tier_streams
+from dcft_jax.data.tiers import TierPlan, Tiers
 from dcft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 __all__ = [
     "ROW_FIELDS",
     "AbilityData",
     "Example",
+    "LossScorer",
     "Prepared",
     "Rows",
     "SplitReport",
+    "TierPlan",
+    "Tiers",
     "Tokenizer",
     "ability_seed",
     "check_ability",
     "encode_example",
     "encode_examples",
     "eval_batches",
+    "example_losses",
     "load_ability",
     "load_rows",
     "load_tokenizer",
@@ -35,5 +41,6 @@ __all__ = [
     "preview",
     "prompt_key",
     "save_rows",
+    "tier_streams",
     "train_tokenizer",
 ]

@@ -62,17 +62,19 @@ def pack_examples(
         examples: the split; `Rows.example_NM` indexes it.
         tokenizer: of the run.
         seq_len: L.
-        order_N: a permutation: the order in which examples are offered to the packer.
+        order_N: indices of the examples to pack, in the order in which they are offered
+            to the packer; None: all, as they come.
 
     Raises:
         ValueError: there is no example.
     """
-    if not len(examples):
+    order = range(len(examples)) if order_N is None else [int(i) for i in order_N]
+    if not len(order):
         raise ValueError("there is no example to pack")
-    order = np.arange(len(examples)) if order_N is None else np.asarray(order_N)
-    encoded = encode_examples(examples, tokenizer)
-    lengths = [min(len(encoded[i][0]), seq_len) for i in order]
-    packed = [[int(order[j]) for j in items] for items in best_fit(lengths, seq_len)]
+    in_order = encode_examples([examples[i] for i in order], tokenizer)
+    encoded = dict(zip(order, in_order, strict=True))
+    lengths = [min(len(tokens), seq_len) for tokens, _ in in_order]
+    packed = [[order[j] for j in items] for items in best_fit(lengths, seq_len)]
     return _fill(packed, encoded, examples, seq_len, tokenizer.pad_id)
 
 
@@ -87,8 +89,8 @@ def _fill(packed, encoded, examples, seq_len: int, pad_id: int) -> Rows:
         positions_NL=np.zeros(shape_NL, np.int32),
         scored_NM=np.zeros(shape_NM, bool),
         example_NM=np.full(shape_NM, -1, np.int32),
-        num_truncated=sum(len(tokens) > seq_len for tokens, _ in encoded),
-        longest=max(len(tokens) for tokens, _ in encoded),
+        num_truncated=sum(len(tokens) > seq_len for tokens, _ in encoded.values()),
+        longest=max(len(tokens) for tokens, _ in encoded.values()),
     )
     for n, items in enumerate(packed):
         start = 0

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,15 @@ from dcft_jax.data import chat, packing
 from dcft_jax.data import tokenizer as tokenizer_module
 from dcft_jax.data.chat import as_written
 from dcft_jax.data.example import Example
+from dcft_jax.data.example_losses import LossScorer
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer
 from dcft_jax.data.rows import Rows, has_rows, hash_rows, load_rows, save_rows
 from dcft_jax.data.splits import AbilityData, SplitReport, keep_apart, load_ability
 from dcft_jax.data.streams import ability_seed
+from dcft_jax.data.tiers import TierPlan, Tiers, difficulty_measure, plan_tiers
 from dcft_jax.data.tokenizer import Tokenizer, cached_tokenizer, load_tokenizer
 
-SPLITS = ("train", "mix_val", "test")
 _MAKERS = (chat, packing, tokenizer_module)  # the code that turns examples into rows
 
 
@@ -34,7 +35,10 @@ class Prepared:
 
     Attributes:
         tokenizer: given or trained.
-        rows: ability -> split ("train", "mix_val", "test") -> rows.
+        rows: ability -> split ("train", "mix_val", "test") -> rows. An ability with
+            several tiers has no "train" here.
+        tiers: ability -> train rows by tier; for an ability with one tier these are
+            those of `rows`.
         reports: ability -> what splitting counted and removed.
         majority_baseline: ability -> see `majority_baseline`.
         content_hash: of the tokenizer and of all rows.
@@ -42,12 +46,17 @@ class Prepared:
 
     tokenizer: Tokenizer
     rows: dict[str, dict[str, Rows]]
+    tiers: dict[str, Tiers]
     reports: dict[str, SplitReport]
     majority_baseline: dict[str, float]
     content_hash: str
 
 
-def prepare(config: ConfigDict, console: Console | None = None) -> Prepared:
+def prepare(
+    config: ConfigDict,
+    console: Console | None = None,
+    scorer: LossScorer | None = None,
+) -> Prepared:
     """Loads, splits, tokenises and packs all abilities, and refuses unfit data.
 
     Sources are read every time and rows are cached by the content of their examples,
@@ -57,10 +66,11 @@ def prepare(config: ConfigDict, console: Console | None = None) -> Prepared:
     Args:
         config: reads `abilities`, `data` and `tokenizer`.
         console: where progress is shown; None shows nothing.
+        scorer: the model whose loss makes tiers, for abilities with `tiers.by="loss"`.
 
     Raises:
         ValueError, FileNotFoundError: see `load_ability`, `train_tokenizer`,
-            `load_tokenizer` and `check_ability`.
+            `load_tokenizer`, `difficulty_measure` and `check_ability`.
     """
     if not config.abilities:
         raise ValueError("abilities: there is none; a run needs at least one")
@@ -76,24 +86,46 @@ def prepare(config: ConfigDict, console: Console | None = None) -> Prepared:
         progress.add_task("tokenizer", total=None)
         tokenizer = _tokenizer(config, loaded)
         work = progress.track(list(loaded.values()), description="packing rows")
-        rows = {d.name: _ability_rows(d, tokenizer, config.data) for d in work}
+        rows, tiers, reports = {}, {}, {}
+        for data in work:
+            wanted = config.abilities[data.name].tiers
+            plan = _plan(data, wanted, tokenizer, scorer, config.data.cache_dir)
+            rows[data.name], tiers[data.name] = _ability_rows(
+                data, plan, tokenizer, config.data
+            )
+            reports[data.name] = replace(
+                data.report,
+                tiers_by=wanted.by,
+                tiers_asked=wanted.count,
+                tiers=tiers[data.name].sizes(),
+            )
     return Prepared(
         tokenizer=tokenizer,
         rows=rows,
-        reports={name: data.report for name, data in loaded.items()},
+        tiers=tiers,
+        reports=reports,
         majority_baseline={
             name: majority_baseline(data.train, data.test, rows[name]["test"])
             for name, data in loaded.items()
         },
-        content_hash=_content_hash(tokenizer, rows),
+        content_hash=_content_hash(tokenizer, rows, tiers),
     )
 
 
-def _content_hash(tokenizer: Tokenizer, rows: dict[str, dict[str, Rows]]) -> str:
+def _content_hash(
+    tokenizer: Tokenizer,
+    rows: Mapping[str, Mapping[str, Rows]],
+    tiers: Mapping[str, Tiers],
+) -> str:
     hashes = {
         ability: {split: hash_rows(r) for split, r in splits.items()}
         for ability, splits in rows.items()
     }
+    for ability, split in tiers.items():
+        if len(split) > 1:
+            named = _named(split.train)
+            hashes[ability] |= {name: hash_rows(rows) for name, rows in named.items()}
+            hashes[ability]["mix_val tiers"] = split.plan.mix_val_tier_N.tobytes().hex()
     content = repr((tokenizer.content_hash, hashes))
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -114,24 +146,46 @@ def _texts(examples: Sequence[Example]) -> Iterator[str]:
     return (as_written(text) for example in examples for _, text in example.messages)
 
 
+def _plan(
+    data: AbilityData,
+    wanted: ConfigDict,
+    tokenizer: Tokenizer,
+    scorer: LossScorer | None,
+    cache_dir: str,
+) -> TierPlan:
+    """`wanted`: `config.abilities.<name>.tiers`."""
+    measure = difficulty_measure(data.name, wanted.by, tokenizer, scorer, cache_dir)
+    return plan_tiers(measure(data.train), measure(data.mix_val), wanted.count)
+
+
 def _ability_rows(
-    data: AbilityData, tokenizer: Tokenizer, config: ConfigDict
-) -> dict[str, Rows]:
-    """Rows of each split of one ability."""
-    rows = {}
-    for split in SPLITS:
-        examples = getattr(data, split)
-        order_N = _order(len(examples), split, ability_seed(config.seed, data.name))
-        rows[split] = _cached_rows(examples, tokenizer, order_N, config)
-    check_ability(data.name, rows, tokenizer, config.max_truncated_share)
-    return rows
+    data: AbilityData, plan: TierPlan, tokenizer: Tokenizer, config: ConfigDict
+) -> tuple[dict[str, Rows], Tiers]:
+    """Rows of each split and each tier of one ability."""
+    seed = ability_seed(config.seed, data.name)
+    # Shuffled, so that a row mixes sources.
+    order_N = np.random.default_rng(seed).permutation(len(data.train))
+    train = tuple(
+        _cached_rows(
+            data.train, tokenizer, order_N[plan.train_tier_N[order_N] == tier], config
+        )
+        for tier in range(len(plan))
+    )
+    held_out = {
+        split: _cached_rows(examples, tokenizer, np.arange(len(examples)), config)
+        for split, examples in (("mix_val", data.mix_val), ("test", data.test))
+    }
+    checked = {**_named(train), **held_out}
+    check_ability(data.name, checked, tokenizer, config.max_truncated_share)
+    rows = checked if len(train) == 1 else held_out
+    return rows, Tiers(plan, train)
 
 
-def _order(num_examples: int, split: str, seed: int) -> np.ndarray:
-    """Train examples are shuffled, so that a row mixes sources; the others are not."""
-    if split == "train":
-        return np.random.default_rng(seed).permutation(num_examples)
-    return np.arange(num_examples)
+def _named(train: Sequence[Rows]) -> dict[str, Rows]:
+    """The rows of each tier by a name for messages."""
+    if len(train) == 1:
+        return {"train": train[0]}
+    return {f"train, tier {t}": rows for t, rows in enumerate(train)}
 
 
 def _cached_rows(

@@ -10,6 +10,29 @@ SPLITS = ("train", "mix_val", "test")
 
 
 @dataclass(frozen=True)
+class TierSize:
+    """One difficulty tier of an ability's train examples, and its mix-val examples."""
+
+    lowest: float
+    highest: float
+    examples: int
+    mix_val: int
+    rows: int
+    response_tokens: int
+    mean_length: float  # tokens of an example
+
+    def line(self) -> str:
+        span = f"{self.lowest:.4g}"
+        if self.highest > self.lowest:
+            span += f" to {self.highest:.4g}"
+        return (
+            f"{span}: {self.examples:,} examples in {self.rows:,} rows, "
+            f"{self.response_tokens:,} response tokens, mean length "
+            f"{self.mean_length:.1f}, {self.mix_val:,} mix_val"
+        )
+
+
+@dataclass(frozen=True)
 class SplitReport:
     """Counts of examples, from sources to splits.
 
@@ -24,6 +47,9 @@ class SplitReport:
         ngram: n of the decontamination; 0 if it was off.
         ngram_shared: training examples sharing an n-gram with a held-out text.
         ngram_removed: training examples holding a whole held-out text, or held by one.
+        tiers_by: what the ability is split into tiers by.
+        tiers_asked: how many tiers its config asks for.
+        tiers: size of each, easiest first; empty for an ability with one tier.
     """
 
     ability: str
@@ -34,6 +60,9 @@ class SplitReport:
     ngram: int
     ngram_shared: int
     ngram_removed: int
+    tiers_by: str = "none"
+    tiers_asked: int = 1
+    tiers: Sequence[TierSize] = ()
 
     def total(self, split: str) -> int:
         return sum(counts[split] for counts in self.counts.values())
@@ -56,7 +85,18 @@ class SplitReport:
                 f"in a row with a held-out text; {self.ngram_removed:,} of them "
                 "overlapped a whole text and were removed"
             )
-        return lines
+        return lines + self._tier_lines()
+
+    def _tier_lines(self) -> list[str]:
+        if self.tiers_by == "none":
+            return []
+        count = max(len(self.tiers), 1)
+        merged = ""
+        if count < self.tiers_asked:
+            merged = f" instead of {self.tiers_asked}: all their values are these"
+        plural = "s" if count > 1 else ""
+        lines = [f"  {count} tier{plural} by {self.tiers_by}{merged}"]
+        return lines + [f"    {t}: {tier.line()}" for t, tier in enumerate(self.tiers)]
 
 
 def count_by_source(

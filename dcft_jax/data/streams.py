@@ -1,11 +1,12 @@
-"""One endless stream of training rows per ability.
+"""One endless stream of training rows per ability, or per difficulty tier of it.
 
 A stream is a pure function of (seed, index). Whoever reads it keeps the index, so that
-resuming needs one integer per ability, and neither the number of processes nor the
+resuming needs one integer per stream, and neither the number of processes nor the
 history of the mixture can change which row comes next.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import grain
 
@@ -22,6 +23,27 @@ def ability_seed(seed: int, ability: str) -> int:
     return int.from_bytes(digest, "little")
 
 
+def tier_streams(
+    train: Sequence[Rows], seed: int, ability: str
+) -> list[grain.MapDataset]:
+    """A stream for each tier of an ability, with seeds of their own.
+
+    That of an ability with one tier is the same as if there were no tiers.
+
+    Args:
+        train: rows of each tier.
+        seed: `config.data.seed`.
+        ability: its name.
+    """
+    if len(train) == 1:
+        return [make_stream(train[0], ability_seed(seed, ability))]
+    # No ability has a "/" in its name.
+    return [
+        make_stream(rows, ability_seed(seed, f"{ability}/{tier}"))
+        for tier, rows in enumerate(train)
+    ]
+
+
 def make_stream(rows: Rows, seed: int) -> grain.MapDataset:
     """The rows in a new order every epoch, without end.
 
@@ -31,7 +53,7 @@ def make_stream(rows: Rows, seed: int) -> grain.MapDataset:
     10 ms an item for 2 rows.)
 
     Args:
-        rows: train rows of one ability.
+        rows: train rows of one ability or tier.
         seed: from `ability_seed`.
 
     Raises:

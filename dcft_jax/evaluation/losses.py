@@ -120,3 +120,32 @@ def exact_match(scores: Scores) -> tuple[float, float]:
 def paired_progress(before_sum_N: np.ndarray, scores: Scores) -> tuple[float, float]:
     """Decrease of the loss per token on the same examples, and standard error."""
     return _ratio(before_sum_N - scores.loss_sum_N, scores.count_N)
+
+
+def subset(scores: Scores, chosen_N: np.ndarray) -> Scores:
+    """The scores of the examples where the bool `chosen_N` is True."""
+    return Scores(
+        **{
+            field.name: getattr(scores, field.name)[chosen_N]
+            for field in dataclasses.fields(Scores)
+        }
+    )
+
+
+def loss_by_tier(
+    scores: Scores, tier_N: np.ndarray, num_tiers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`mean_loss` of the examples of each tier: two float64 [T], nan without any."""
+    means = [mean_loss(subset(scores, tier_N == t)) for t in range(num_tiers)]
+    loss_T, stderr_T = np.array(means).T
+    return loss_T, stderr_T
+
+
+def progress_by_tier(
+    before_sum_N: np.ndarray, scores: Scores, tier_N: np.ndarray, num_tiers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`paired_progress` of each tier: two float64 [T], nan without examples."""
+    members = [tier_N == t for t in range(num_tiers)]
+    progress = [paired_progress(before_sum_N[m], subset(scores, m)) for m in members]
+    progress_T, stderr_T = np.array(progress).T
+    return progress_T, stderr_T

@@ -34,7 +34,8 @@ def config(tmp_path):
             path = tmp_path / f"{ability}_{tier}.jsonl"
             write_source(path, f"{ability} {tier}", 30)
             sources[tier] = dict(kind="jsonl", path=str(path), single_reference=True)
-        abilities[ability] = dict(sources=sources, mix_val=6, test=8)
+        tiers = dict(by="none", count=3)
+        abilities[ability] = dict(sources=sources, mix_val=6, test=8, tiers=tiers)
     data = dict(
         seq_len=64,
         seed=0,

@@ -12,9 +12,11 @@ from dcft_jax import sharding
 from dcft_jax.evaluation.losses import (
     Scores,
     exact_match,
+    loss_by_tier,
     make_eval_step,
     mean_loss,
     paired_progress,
+    progress_by_tier,
     score_split,
 )
 from dcft_jax.models import ModelConfig, apply, init
@@ -144,6 +146,22 @@ def test_pairing_cancels_what_examples_have_in_common():
     progress, stderr = paired_progress(before_N.astype(np.float32), after)
     np.testing.assert_allclose(progress, 0.1, atol=1e-3)
     assert stderr < mean_loss(after)[1] / 100
+
+
+def test_tiers_are_measured_on_their_own_examples():
+    rng = np.random.default_rng(2)
+    tier_N = rng.integers(0, 2, 300).astype(np.int8) * 2  # nothing in tier 1
+    count_N = rng.integers(1, 9, 300).astype(np.float32)
+    after = scores(count_N * (1.0 + tier_N), count_N)
+    loss_T, stderr_T = loss_by_tier(after, tier_N, 3)
+    np.testing.assert_allclose(loss_T, [1.0, np.nan, 3.0])
+    np.testing.assert_allclose(stderr_T, [0.0, np.nan, 0.0], atol=1e-6)
+    before_N = after.loss_sum_N + count_N * np.where(tier_N == 0, 0.2, 0.7)
+    progress_T, _ = progress_by_tier(before_N, after, tier_N, 3)
+    np.testing.assert_allclose(progress_T, [0.2, np.nan, 0.7], rtol=1e-5)
+    # With one tier the numbers are those of the ability.
+    none_N = np.zeros(300, np.int8)
+    assert loss_by_tier(after, none_N, 1)[0] == [mean_loss(after)[0]]
 
 
 def test_exact_match_counts_scored_examples_only():

@@ -3,6 +3,7 @@
 import textwrap
 
 from dcft_jax.data.example import Example
+from dcft_jax.data.sources.levels import code_level
 
 
 def complete_function(prompt: str, body: str) -> str:
@@ -22,11 +23,14 @@ def function_example(
     single_reference: bool,
     metadata: dict,
 ) -> Example:
-    """`complete_function(prompt, body)` followed by `tests` runs without an error."""
+    """`complete_function(prompt, body)` followed by `tests` runs without an error.
+
+    Its difficulty is the number of operations in the body.
+    """
     return Example(
         messages=(("user", prompt), ("assistant", body)),
         source=source,
         single_reference=single_reference,
         tests=tests,
-        metadata=metadata,
+        metadata={**metadata, "difficulty": code_level(body)},
     )

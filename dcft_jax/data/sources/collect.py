@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from dcft_jax.data.example import Example, SourceData
+from dcft_jax.data.sources.levels import Metadata
 from dcft_jax.data.sources.shapes import Messages, RowError
 
 Record = TypeVar("Record")
+Parsed = tuple[Messages, Metadata]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Records(Generic[Record]):
 
 def collect_splits(
     records: Mapping[str, Records[Record]],
-    parse: Callable[[Record], Messages],
+    parse: Callable[[Record], Parsed],
     *,
     source: str,
     single_reference: bool,
@@ -33,7 +35,7 @@ def collect_splits(
 
     Args:
         records: split -> its records.
-        parse: messages of a record; raises RowError for a malformed one.
+        parse: messages and metadata of a record; raises RowError for a malformed one.
         source: for `Example.source`.
         single_reference: for `Example.single_reference`.
         on_bad_row: "fail" raises at the first malformed record, "skip" counts it.
@@ -45,7 +47,10 @@ def collect_splits(
     skipped = 0
     for split, split_records in records.items():
         rows, bad = _collect(split_records, parse, on_bad_row)
-        splits[split] = [Example(row, source, single_reference) for row in rows]
+        splits[split] = [
+            Example(messages, source, single_reference, metadata=metadata)
+            for messages, metadata in rows
+        ]
         skipped += bad
     if len(splits) < 3:
         splits["all"] = splits.pop("train")
@@ -53,11 +58,11 @@ def collect_splits(
 
 
 def _collect(
-    records: Records[Record], parse: Callable[[Record], Messages], on_bad_row: str
-) -> tuple[list[Messages], int]:
+    records: Records[Record], parse: Callable[[Record], Parsed], on_bad_row: str
+) -> tuple[list[Parsed], int]:
     if records.max_examples is not None and records.max_examples < 1:
         raise ValueError(f"max_examples={records.max_examples} must be at least 1")
-    rows: list[Messages] = []
+    rows: list[Parsed] = []
     skipped = 0
     for where, record in records.located:
         try:

@@ -24,8 +24,9 @@ def instructions(
 ) -> SourceData:
     """Instructions in the manner of IFEval (Zhou et al., arXiv:2311.07911).
 
-    Metadata holds the name of the constraint and its arguments. Fields of `source`:
-    `examples`, the number of training examples; `constraints`, names from
+    Metadata holds the name of the constraint, its arguments, and as difficulty how many
+    things there are to keep in mind: the words and the other arguments. Fields of
+    `source`: `examples`, the number of training examples; `constraints`, names from
     `CONSTRAINTS`, or empty for all.
 
     Raises:
@@ -58,7 +59,11 @@ def instruction(index: int, names: Sequence[str] = ()) -> Example:
         messages=(("user", prompt), ("assistant", reply)),
         source="instructions",
         single_reference=True,
-        metadata={"constraint": constraint, "arguments": arguments},
+        metadata={
+            "constraint": constraint,
+            "arguments": arguments,
+            "difficulty": len(arguments["words"]) + len(arguments) - 1,
+        },
     )
 
 

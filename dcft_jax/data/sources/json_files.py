@@ -1,16 +1,16 @@
 """What sources of JSON rows in files share: their fields and their splits."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from dcft_jax.data.example import SourceData
-from dcft_jax.data.sources.collect import Records, collect_splits
+from dcft_jax.data.sources.collect import Parsed, Records, collect_splits
 from dcft_jax.data.sources.fields import source_fields
 from dcft_jax.data.sources.files import find_files
-from dcft_jax.data.sources.shapes import check_shape, parse_json
+from dcft_jax.data.sources.levels import level_reader
+from dcft_jax.data.sources.shapes import check_shape, decode_json, parse_row
 
 _FIELDS = {"train": "path", "mix_val": "mix_val_path", "test": "test_path"}
 
@@ -22,8 +22,10 @@ def load_json_files(
 
     The fields of `source` are `path`, a file or a glob; optionally `mix_val_path` and
     `test_path`, whose absence has held-out examples split off from `path`;
-    `max_examples`, how many to read of `path`; `shape` (see `shapes`); and
-    `single_reference`, whether every row has exactly one right reply.
+    `max_examples`, how many to read of `path`; `shape` (see `shapes`);
+    `single_reference`, whether every row has exactly one right reply;
+    `difficulty_field`, which field of a row says how hard it is; and
+    `difficulty_levels`, the values of that field, easiest first, if they are names.
 
     Args:
         source: the user's fields.
@@ -43,6 +45,8 @@ def load_json_files(
         max_examples=None,
         shape="auto",
         single_reference=False,
+        difficulty_field="",
+        difficulty_levels=(),
     )
     check_shape(fields.shape)
     records = {}
@@ -53,11 +57,21 @@ def load_json_files(
             records[split] = Records(f"{field}={pattern!r}", located, most)
     return collect_splits(
         records,
-        partial(parse_json, shape=fields.shape),
+        _parser(fields.shape, fields.difficulty_field, fields.difficulty_levels),
         source=fields.kind,
         single_reference=fields.single_reference,
         on_bad_row=on_bad_row,
     )
+
+
+def _parser(shape: str, field: str, levels: Sequence[str]) -> Callable[[bytes], Parsed]:
+    read_level = level_reader(field, levels)
+
+    def parse(record: bytes) -> Parsed:
+        row = decode_json(record)
+        return parse_row(row, shape), read_level(row)
+
+    return parse
 
 
 def _located(

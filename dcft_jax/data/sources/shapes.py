@@ -35,12 +35,16 @@ def check_shape(shape: str) -> None:
 
 def parse_json(record: bytes, shape: str = "auto") -> Messages:
     """Messages of one row of JSON text in UTF-8; raises RowError."""
+    return parse_row(decode_json(record), shape)
+
+
+def decode_json(record: bytes) -> Any:
+    """The value of JSON text in UTF-8; raises RowError."""
     try:
-        row = json.loads(record)
+        return json.loads(record)
     # RecursionError: brackets nested too deeply are malformed for us, too.
     except (ValueError, RecursionError) as error:
         raise RowError(f"not valid JSON ({error})") from error
-    return parse_row(row, shape)
 
 
 def parse_row(row: object, shape: str = "auto") -> Messages:

@@ -7,9 +7,10 @@ import tensorflow_datasets
 from ml_collections import ConfigDict
 
 from dcft_jax.data.example import SourceData
-from dcft_jax.data.sources.collect import Records, collect_splits
+from dcft_jax.data.sources.collect import Parsed, Records, collect_splits
 from dcft_jax.data.sources.fields import source_fields
-from dcft_jax.data.sources.shapes import Messages, RowError, parse_row
+from dcft_jax.data.sources.levels import level_reader
+from dcft_jax.data.sources.shapes import RowError, parse_row
 
 _FIELDS = {"train": "split_train", "mix_val": "split_mix_val", "test": "split_test"}
 
@@ -22,9 +23,10 @@ def load_tfds(
     The fields of `source` are `name`; `fields`, which names the text features for
     "prompt" and "response" (and "system", if wanted); `split_train`, in the syntax of
     TensorFlow Datasets ("train[:10%]"); optionally `split_mix_val` and `split_test`,
-    whose absence has held-out examples split off; `data_dir`; and
-    `single_reference`. The data set must be prepared as array_record, which is what
-    random access needs; one that is missing is downloaded and prepared.
+    whose absence has held-out examples split off; `data_dir`; `single_reference`; and
+    `difficulty_field` and `difficulty_levels` (see `load_json_files`). The data set
+    must be prepared as array_record, which is what random access needs; one that is
+    missing is downloaded and prepared.
 
     Raises:
         ValueError: unknown field, data set, split or feature, a file format without
@@ -39,6 +41,8 @@ def load_tfds(
         split_test="",
         data_dir=None,
         single_reference=False,
+        difficulty_field="",
+        difficulty_levels=(),
     )
     records = {}
     for split, field in _FIELDS.items():
@@ -48,7 +52,7 @@ def load_tfds(
             records[split] = Records(f"{field}={name!r}", located)
     return collect_splits(
         records,
-        _parser(dict(fields.fields)),
+        _parser(dict(fields.fields), fields.difficulty_field, fields.difficulty_levels),
         source=fields.kind,
         single_reference=fields.single_reference,
         on_bad_row=on_bad_row,
@@ -80,8 +84,11 @@ def _located(
         yield f"{name}:{index + 1}", rows[index]
 
 
-def _parser(features: dict[str, str]) -> Callable[[Mapping[str, Any]], Messages]:
+def _parser(
+    features: dict[str, str], level_field: str, levels: Sequence[str]
+) -> Callable[[Mapping[str, Any]], Parsed]:
     """A parser of rows, given {"prompt": feature, "response": feature}."""
+    read_level = level_reader(level_field, levels)
     wanted = {"prompt", "response"}
     if not wanted <= set(features) <= wanted | {"system"}:
         raise ValueError(
@@ -89,14 +96,16 @@ def _parser(features: dict[str, str]) -> Callable[[Mapping[str, Any]], Messages]
             "(and may for 'system')"
         )
 
-    def parse(row: Mapping[str, Any]) -> Messages:
-        if missing := sorted(set(features.values()) - set(row)):
+    needed = {*features.values(), level_field} - {""}
+
+    def parse(row: Mapping[str, Any]) -> Parsed:
+        if missing := sorted(needed - set(row)):
             raise ValueError(
                 f"fields: the data set has no feature {missing[0]!r}; "
                 f"its features are {sorted(row)}"
             )
         texts = {field: _decode(row[name]) for field, name in features.items()}
-        return parse_row(texts, "prompt_response")
+        return parse_row(texts, "prompt_response"), read_level(row)
 
     return parse
 
