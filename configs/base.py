@@ -15,6 +15,7 @@ def ability(
     weight: float = 1.0,
     max_weight: float = 1.0,
     reference_loss: float | None = None,
+    retain_margin: float | None = None,
     tiers: dict | None = None,
     max_epochs: float = 0.0,
 ) -> ConfigDict:
@@ -26,6 +27,9 @@ def ability(
     `reference_loss` is the loss per response token, in nats, that counts as "nothing
     left to gain" (a specialist's, or the entropy of the data). While it is unknown the
     ability has no normalised gap: its distance to zero loss would be its entropy.
+    With `retain_margin` the ability is only to be kept: its loss may be that much above
+    its reference (or above its initial loss, if that is unknown); needs
+    mixture.options.mirror_descent.objective = "constrained".
     `tiers` splits the train examples by difficulty into up to `count` tiers: `by` is
     "none", "level" (the sources' own), "length" (response tokens) or "loss" (the base
     model's). `max_epochs` is how often any of its rows may be trained on (0: no limit).
@@ -38,11 +42,13 @@ def ability(
             weight=weight,
             max_weight=max_weight,
             reference_loss=config_dict.placeholder(float),
+            retain_margin=config_dict.placeholder(float),
             tiers=ConfigDict({"by": "none", "count": 3, **(tiers or {})}),
             max_epochs=float(max_epochs),
         )
     )
     fields.reference_loss = reference_loss
+    fields.retain_margin = retain_margin
     return fields
 
 
@@ -61,7 +67,8 @@ def get_config() -> ConfigDict:
             eval_every=100,  # mix-val evaluation and mixture update
             save_every=100,
             log_every=10,
-            keep_checkpoints=2,
+            keep_checkpoints=2,  # the latest
+            keep_best=True,  # and the best of every ability by its mix-val loss
         )
     )
 
@@ -137,19 +144,47 @@ def get_config() -> ConfigDict:
         )
     )
 
-    # What the next batch is made of.
+    # What the next batch is made of; docs/mixture.md.
     config.mixture = ConfigDict(
         dict(
-            rule="mirror_descent",  # "mirror_descent" | "static"
+            rule="mirror_descent",  # a key of dcft_jax.mixture.RULES
             prior="uniform",  # "uniform" | "proportional" | "temperature" | "given"
             temperature=2.0,  # for prior="temperature": w ~ size ** (1 / temperature)
-            step_size=0.5,  # eta
-            anchor=1.0,  # lambda: weight ratios drift by e^(1/lambda) at most
-            smoothing=0.5,  # EMA decay of the scores
-            floor=0.06,  # gamma: every weight is at least gamma / K
-            warmup_updates=1,  # evaluations before the weights first move
-            # score = sum of coefficient * signal
-            signals=dict(normalised_gap=1.0, paired_progress=1.0),
+            actuator="both",  # "sample" | "reweight" | "both": what the weights move
+            # Where an ability has no reference_loss: "given": none | "fitted": the
+            # irreducible loss of a power law through its mix-val losses so far.
+            references="given",
+            # Work directory of a finished run with rule="static": the mix-val losses
+            # that the guard compares with. Empty: it fits them to the warm-up.
+            guard_run="",
+            # Work directory of a finished run of the same model: the reference model
+            # of rules that need one ("doremi").
+            reference_run="",
+            mix_val_blocks=1,  # evaluate two of so many parts of mix-val in turn
+            options=rule_options(),  # of each rule; those of the one chosen count
+            # Inside every ability with more than one difficulty tier.
+            tiers=dict(
+                rule="static",  # "static" (by size) | "competence" | "bandit"
+                options=dict(
+                    competence=dict(
+                        duration=1000.0,
+                        pace="measured",  # "measured" | "time"
+                        initial=0.01,
+                        power=2.0,
+                        mastered=0.9,
+                        smoothing=0.5,
+                        floor=0.05,
+                    ),
+                    bandit=dict(
+                        step_size=0.5,
+                        anchor=0.2,
+                        smoothing=0.5,
+                        min_spread=0.01,
+                        absolute=False,
+                        floor=0.1,
+                    ),
+                ),
+            ),
         )
     )
 
@@ -220,3 +255,75 @@ def get_config() -> ConfigDict:
         )
     )
     return config
+
+
+def rule_options() -> dict:
+    """Options of the mixture rules, with their defaults; docs/mixture.md."""
+    options = dict(
+        mirror_descent=dict(
+            step_size=0.5,  # eta
+            anchor=1.0,  # lambda: weight ratios drift by e^(1/lambda) at most
+            floor=0.06,  # gamma: every weight is at least gamma / K
+            smoothing=0.5,  # EMA decay of the signals
+            warmup_updates=1,  # evaluations before the weights first move
+            # score = sum of coefficient * signal; keys of dcft_jax.mixture.SIGNALS
+            signals=dict(normalised_gap=1.0, paired_progress=1.0),
+            min_spread=0.5,  # scores closer than this are not blown up
+            objective="mean",  # "mean" | "worst" | "constrained"
+            overfitting="floor",  # "floor" | "exclude" | "ignore"
+            guard=0.0,  # fall back to the prior beyond so many standard errors; 0: off
+        ),
+        temperature=dict(temperature=2.0),
+        dmt=dict(
+            general=("general",),  # names of abilities
+            specialist_share=1 / 256,
+            switch_at=0.5,
+        ),
+        random_walk=dict(step_size=0.5, anchor=0.2, floor=0.05),
+        replay=dict(run="", mode="mean"),  # "mean" | "path" | "shuffled"
+        doremi=dict(step_size=1.0, smoothing=1e-3, average=False),
+        sheared=dict(step_size=1.0, smoothing=1e-4, clip=True),
+        velocitune=dict(step_size=1.0),
+        auto_mix_align=dict(step_size=1.0, smoothing=0.05),
+        odm=dict(
+            variant="paper",  # "paper" | "released"
+            smoothing=config_dict.placeholder(float),
+            warmup_updates=1,
+            importance_weighted=False,
+        ),
+        ado=dict(
+            loss="train",  # "train" | "val"
+            warmup_updates=5,
+            credit_power=0.5,
+            credit_smoothing=0.9,
+            policy_smoothing=0.9,
+            min_weight=0.01,
+            min_exponent=0.05,
+        ),
+        skill_it=dict(
+            graph=config_dict.placeholder(tuple),  # None: from gradients
+            step_size=0.2,
+            window=3,
+        ),
+        aioli=dict(
+            step_size=0.2,
+            lp_rounds=4,
+            lp_steps=4,
+            update_steps=250,
+            one_hot=0.625,
+            smoothing=config_dict.placeholder(float),
+        ),
+        doge=dict(
+            step_size=0.05,
+            max_score=5.0,
+            min_score=0.0,
+            floor=0.0,
+            target=config_dict.placeholder(tuple),  # names; None: all abilities
+        ),
+        grape=dict(task_step=5.0, mixture_step=1.5, task_floor=1e-3),
+        pike=dict(norm_step=0.1, noise_step=0.1, tilt=config_dict.placeholder(float)),
+        dynamix_sft=dict(sharpness=4.0, smoothing=0.95, floor=0.3),
+        coba=dict(window=10, warmup_updates=5, tau=5.0),
+        msft=dict(rollout_updates=4, min_rise=1.0, rollback=True),
+    )
+    return {name: ConfigDict(fields) for name, fields in options.items()}

@@ -9,17 +9,27 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from dcft_jax.conflict import ENGINES, GRANULARITIES, METRICS, RESOLVERS
 from dcft_jax.data.difficulty import MAX_TIERS
 from dcft_jax.data.sources import SOURCES
 from dcft_jax.data.tiers import KINDS as TIER_KINDS
-from dcft_jax.mixture import RULES, SIGNALS, prior
+from dcft_jax.mixture import (
+    ACTUATORS,
+    REFERENCE_LOSS,
+    REFERENCE_MODEL,
+    RULES,
+    TIER_RULES,
+    MixtureRule,
+    prior,
+)
+from dcft_jax.mixture.from_config import make_rule, make_tier_rule, rule_options
 
 # Fields that may change between two starts of one run: they steer what is
 # shown and kept, not what is computed.
-FREE_FIELDS = ("logging", "run.log_every", "run.keep_checkpoints")
+FREE_FIELDS = ("logging", "run.log_every", "run.keep_checkpoints", "run.keep_best")
 FREE_NAME = "cache_dir"  # of data, and of sources that keep one
 
 
@@ -187,25 +197,60 @@ def _check_optimizer(config: ConfigDict) -> None:
 
 def _check_mixture(config: ConfigDict) -> None:
     mixture, num_abilities = config.mixture, len(config.abilities)
-    _one_of("mixture.rule", mixture.rule, RULES)
-    for name in mixture.signals:
-        _one_of("mixture.signals", name, SIGNALS)
-    require(
-        0 <= mixture.floor < 1,
-        "mixture.floor",
-        mixture.floor,
-        "every weight is at least floor / K, and K of them sum to 1: must be in [0, 1)",
-    )
-    caps = [ability.max_weight for ability in config.abilities.values()]
-    require(
-        sum(caps) >= 1 and min(caps) >= mixture.floor / num_abilities,
-        "abilities.*.max_weight",
-        caps,
-        "the caps must sum to at least 1, and none may be below mixture.floor / K = "
-        f"{mixture.floor / num_abilities:g}",
-    )
+    for name, value, choices in (
+        ("rule", mixture.rule, RULES),
+        ("actuator", mixture.actuator, ACTUATORS),
+        ("references", mixture.references, ("given", "fitted")),
+        ("tiers.rule", mixture.tiers.rule, TIER_RULES),
+    ):
+        _one_of(f"mixture.{name}", value, choices)
+    _positive("mixture", mixture, ("mix_val_blocks",))
     given = [ability.weight for ability in config.abilities.values()]
     prior(mixture.prior, [1.0] * num_abilities, mixture.temperature, given)
+    rule = _check_rule(config)
+    unknown = [n for n, a in config.abilities.items() if a.reference_loss is None]
+    require(
+        REFERENCE_LOSS not in rule.needs
+        or mixture.references == "fitted"
+        or not unknown,
+        "mixture.rule",
+        mixture.rule,
+        f"needs a reference_loss of every ability, and {unknown} have none: give it, "
+        'or set mixture.references = "fitted"',
+    )
+    require(
+        REFERENCE_MODEL not in rule.needs or mixture.reference_run,
+        "mixture.reference_run",
+        mixture.reference_run,
+        f'rule "{mixture.rule}" needs the work directory of a finished run of the same '
+        "model",
+    )
+    for field in ("guard_run", "reference_run"):
+        run = mixture[field]
+        require(
+            not run or (Path(run) / "summary.json").is_file(),
+            f"mixture.{field}",
+            run,
+            "must be the work directory of a finished run, or empty",
+        )
+
+
+def _check_rule(config: ConfigDict) -> MixtureRule:
+    """Makes the rule, of abilities of one size: only its options can be wrong."""
+    mixture, num_abilities = config.mixture, len(config.abilities)
+    try:
+        rule = make_rule(config, [1.0] * num_abilities)
+        rule.init(jnp.full(num_abilities, 1.0 / num_abilities))
+    except (TypeError, ValueError) as error:
+        field = f"config.mixture.options.{mixture.rule}"
+        options = dict(rule_options(config))
+        raise ValueError(f"{field} = {options!r}: {error}") from error
+    try:
+        make_tier_rule(config)
+    except (TypeError, ValueError) as error:
+        name = mixture.tiers.rule
+        raise ValueError(f"config.mixture.tiers.options.{name}: {error}") from error
+    return rule
 
 
 def _check_conflict(config: ConfigDict) -> None:

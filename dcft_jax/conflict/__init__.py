@@ -12,6 +12,7 @@ from dcft_jax.conflict.engines import (
     Outcome,
     Problem,
     init_engine,
+    measured_gramian,
     resolved_gradient,
 )
 from dcft_jax.conflict.gramian import (
@@ -68,6 +69,7 @@ __all__ = [
     "make_groups",
     "margin",
     "match_mean_norm",
+    "measured_gramian",
     "noise_gate",
     "pareto_gap",
     "resolve_gradients",

@@ -102,6 +102,33 @@ def resolved_gradient(engine: Engine, problem: Problem, state: EngineState) -> O
     return ENGINES[engine.name](engine, problem, state)
 
 
+def measured_gramian(
+    engine: Engine, problem: Problem
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Loss sums, token counts and the Gramian `[S, S]` of the slots; no update.
+
+    For slots that are not trained on, such as held-out rows. Every engine but
+    "materialize" measures through taps, one parameter at a time.
+    """
+    loss_fn, params, frozen = problem.loss_fn, problem.params, problem.frozen
+    if engine.name == "materialize":
+        loss_S, count_S, grads = slot_gradients(loss_fn, params, frozen, problem.slots)
+        grads = spread_slots(grads, engine.measured)
+        gram_GSS = grouped_gramian(grads, engine.measured, problem.scale)
+        loss_S, count_S = replicated(loss_S), replicated(count_S)
+    else:
+        loss_S, count_S, gram_GSS = tapped_gramian(
+            loss_fn,
+            params,
+            frozen,
+            problem.slots,
+            engine.measured,
+            engine.stacked,
+            problem.scale,
+        )
+    return loss_S, count_S, jnp.sum(gram_GSS, axis=0)
+
+
 def _materialize(engine: Engine, problem: Problem, state: EngineState) -> Outcome:
     loss_S, count_S, grads = slot_gradients(
         problem.loss_fn,

@@ -23,7 +23,7 @@ Batch = dict[str, Any]
 class Scores:
     """Sums over the response tokens of each of N examples, in their own order."""
 
-    loss_sum_N: np.ndarray  # float32, nats
+    loss_sum_N: np.ndarray  # float32, nats; nan: not evaluated, all else is 0
     count_N: np.ndarray  # float32, response tokens
     wrong_N: np.ndarray  # float32, tokens that are not the argmax
     scored_N: np.ndarray  # bool: whole, and with a single reference reply
@@ -69,7 +69,10 @@ def score_split(
     batches: Iterable[tuple[Batch, np.ndarray, np.ndarray]],
     num_examples: int,
 ) -> Scores:
-    """Scores a split given as (device batch, example_SBM, scored_SBM) triples."""
+    """Scores a split given as (device batch, example_SBM, scored_SBM) triples.
+
+    Examples that are in none of the batches are not evaluated.
+    """
     # Dispatch everything before reading anything back.
     pending = [
         (eval_step(params, batch), example_SBM, scored_SBM)
@@ -77,6 +80,7 @@ def score_split(
     ]
     names = ("loss_sum", "count", "wrong", "scored")
     out = {name: np.zeros(num_examples, np.float32) for name in names}
+    out["loss_sum"][:] = np.nan
     for sums, example_SBM, scored_SBM in pending:
         present_SBM = example_SBM >= 0
         index = example_SBM[present_SBM]
@@ -108,7 +112,8 @@ def _ratio(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float]:
 
 def mean_loss(scores: Scores) -> tuple[float, float]:
     """Mean loss per response token in nats, and its standard error."""
-    return _ratio(scores.loss_sum_N, scores.count_N)
+    evaluated_N = scores.count_N > 0  # a loss that is nan all the same must be seen
+    return _ratio(scores.loss_sum_N[evaluated_N], scores.count_N[evaluated_N])
 
 
 def exact_match(scores: Scores) -> tuple[float, float]:
@@ -118,8 +123,13 @@ def exact_match(scores: Scores) -> tuple[float, float]:
 
 
 def paired_progress(before_sum_N: np.ndarray, scores: Scores) -> tuple[float, float]:
-    """Decrease of the loss per token on the same examples, and standard error."""
-    return _ratio(before_sum_N - scores.loss_sum_N, scores.count_N)
+    """Decrease of the loss per token on the same examples, and standard error.
+
+    Over the examples evaluated both times.
+    """
+    both_N = np.isfinite(before_sum_N) & (scores.count_N > 0)
+    decrease_N = before_sum_N[both_N] - scores.loss_sum_N[both_N]
+    return _ratio(decrease_N, scores.count_N[both_N])
 
 
 def subset(scores: Scores, chosen_N: np.ndarray) -> Scores:

@@ -21,7 +21,12 @@ from dcft_jax.mixture.power_law import (
 )
 from dcft_jax.mixture.priors import prior
 from dcft_jax.mixture.references import reference_losses
-from dcft_jax.mixture.repetition import cap_repetition, row_budgets
+from dcft_jax.mixture.repetition import (
+    cap_repetition,
+    epochs,
+    max_weights,
+    row_budgets,
+)
 from dcft_jax.mixture.rule import (
     GRAMIAN,
     NEEDS,
@@ -73,10 +78,12 @@ __all__ = [
     "component_weights",
     "components",
     "empty_history",
+    "epochs",
     "fit_power_law",
     "fit_power_law_robustly",
     "gradient_alignment",
     "improvement_rate",
+    "max_weights",
     "mirror_descent",
     "mix_floor",
     "normalised_gap",

@@ -25,6 +25,8 @@ class Feedback:
     rise_stderr_K: jax.Array
     slope_K: jax.Array  # of the mix-val loss over the recent updates, per update
     slope_stderr_K: jax.Array
+    static_loss_K: jax.Array  # what the prior alone would have reached by now
+    static_stderr_K: jax.Array
     train_loss_K: jax.Array  # since the last update
     excess_loss_K: jax.Array  # mean of max(0, loss - reference model's) per token
     virtual_before_K: jax.Array  # on one batch of k, and after one step on it alone
@@ -56,6 +58,8 @@ def unmeasured(num_abilities: int, step: int = 0) -> Feedback:
         rise_stderr_K=nan_K,
         slope_K=nan_K,
         slope_stderr_K=nan_K,
+        static_loss_K=nan_K,
+        static_stderr_K=nan_K,
         train_loss_K=nan_K,
         excess_loss_K=nan_K,
         virtual_before_K=nan_K,

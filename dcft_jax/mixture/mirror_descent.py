@@ -51,8 +51,8 @@ class MirrorDescentState:
 
 def mirror_descent(
     step_size: float = 0.5,
-    anchor: float = 0.2,
-    floor: float = 0.05,
+    anchor: float = 1.0,
+    floor: float = 0.06,
     max_weight_K: Sequence[float] | None = None,
     smoothing: float = 0.5,
     warmup_updates: int = 1,

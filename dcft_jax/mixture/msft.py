@@ -81,7 +81,8 @@ def msft(
         return kept_K / jnp.sum(kept_K)
 
     asked = (lambda state: state.rollback_step) if rollback else None
-    return MixtureRule(init, update, weights, rollback=asked)
+    reach = num_rows if rollback else 0
+    return MixtureRule(init, update, weights, rollback=asked, reach=reach)
 
 
 def _record(feedback, state) -> MsftState:

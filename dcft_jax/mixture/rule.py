@@ -22,9 +22,9 @@ class MixtureRule(NamedTuple):
     `weights(state) -> weights_K`, on the simplex. All can be jitted.
 
     `needs`: some of `NEEDS`. `interval(state)`: int32, optimizer steps until the next
-    update; None: the loop decides. `rollback(state)`: int32, after an update, the
-    step (of an earlier update) whose parameters and optimizer state training goes on
-    from; -1: it goes on from here. None: never.
+    update; None: the loop decides. `rollback(state)`: int32, after an update, the step
+    of an earlier update whose parameters and optimizer state training goes on from, -1
+    to go on from here; None: never. `reach`: how many updates it may go back.
     """
 
     init: Callable[[jax.Array], Any]
@@ -33,3 +33,4 @@ class MixtureRule(NamedTuple):
     needs: frozenset[str] = frozenset()
     interval: Callable[[Any], jax.Array] | None = None
     rollback: Callable[[Any], jax.Array] | None = None
+    reach: int = 0

@@ -14,6 +14,7 @@ from dcft_jax.mixture.mirror_descent import mirror_descent
 from dcft_jax.mixture.msft import msft
 from dcft_jax.mixture.odm import odm
 from dcft_jax.mixture.pike import pike
+from dcft_jax.mixture.replay import replay
 from dcft_jax.mixture.rule import MixtureRule
 from dcft_jax.mixture.skill_it import skill_it
 
@@ -23,6 +24,7 @@ RULES: dict[str, Callable[..., MixtureRule]] = {
     "temperature": temperature,
     "dmt": dmt,
     "random_walk": random_walk,
+    "replay": replay,
     "mirror_descent": mirror_descent,
     "ado": ado,
     "aioli": aioli,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from dcft_jax.mixture.mirror_descent import MAX_SIGNAL
+from dcft_jax.mixture.scores import MAX_SIGNAL
 from dcft_jax.mixture.tier_rule import (
     TierRule,
     mix_tier_floor,

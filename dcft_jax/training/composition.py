@@ -74,9 +74,12 @@ def weights_and_shares(
     wanted_C = component_weights(sampled_K, shares_KT, ability_C, tier_C)
     if not np.any(composition.max_epochs_K > 0):
         return weights_K, wanted_C
+    budget_C = row_budgets(
+        composition.rows_per_epoch_C, composition.max_epochs_K[ability_C]
+    )
     shares_C, _ = cap_repetition(
         wanted_C,
-        row_budgets(composition.rows_per_epoch_C, composition.max_epochs_K[ability_C]),
+        jnp.asarray(budget_C),
         rows_C,
         credit_C,
         composition.num_steps - step,

@@ -53,7 +53,7 @@ def _place_rows(run: Run, rows: Rows, num_segments: int) -> EvalSet:
 
 
 def score(run: Run, params: Any, sets: Sequence[EvalSet], split: str) -> list[Scores]:
-    """Scores of every ability on a split placed by `place_split`."""
+    """Scores of every ability on a split placed by `place_split`, or a part of it."""
     return [
         score_split(
             run.program.eval_step,
@@ -63,3 +63,18 @@ def score(run: Run, params: Any, sets: Sequence[EvalSet], split: str) -> list[Sc
         )
         for k, name in enumerate(run.abilities)
     ]
+
+
+def rotate(sets: Sequence[EvalSet], update: int, num_blocks: int) -> list[EvalSet]:
+    """The two blocks of each set that are due at an update.
+
+    The second of one update is the first of the next, so that progress is measured on
+    the same rows, and what the mixture sees changes. Blocks are made of whole batches;
+    a set of fewer batches has that many blocks. Up to two blocks it is all of the set.
+    """
+    chosen = []
+    for batches in sets:
+        blocks = min(num_blocks, len(batches))
+        due = {update % blocks, (update + 1) % blocks}
+        chosen.append([b for i, b in enumerate(batches) if i % blocks in due])
+    return chosen

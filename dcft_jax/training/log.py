@@ -6,15 +6,18 @@ waits for the host to log.
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dcft_jax.reporting import Progress, Writer
+from dcft_jax.training.composition import Composition
 from dcft_jax.training.conflict_log import conflict_metrics, mean_over
+from dcft_jax.training.measured import Measured
 from dcft_jax.training.run import Run
+from dcft_jax.training.state import MixtureState
 from dcft_jax.training.step import StepMetrics
 
 
@@ -24,8 +27,8 @@ class Row:
 
     step: int
     metrics: StepMetrics
-    slots_K: np.ndarray
-    position_K: np.ndarray
+    slots_C: np.ndarray
+    position_C: np.ndarray
 
 
 class StepLog:
@@ -44,11 +47,11 @@ class StepLog:
         self,
         step: int,
         metrics: StepMetrics,
-        counts_K: np.ndarray,
-        position_K: np.ndarray,
+        counts_C: np.ndarray,
+        position_C: np.ndarray,
     ) -> None:
         """Takes the device metrics of the step that ended as number `step`."""
-        previous, self._pending = self._pending, (step, metrics, counts_K, position_K)
+        previous, self._pending = self._pending, (step, metrics, counts_C, position_C)
         if previous:
             self._record(*previous)
         elif not self._window:
@@ -70,13 +73,13 @@ class StepLog:
         self,
         step: int,
         metrics: StepMetrics,
-        counts_K: np.ndarray,
-        position_K: np.ndarray,
+        counts_C: np.ndarray,
+        position_C: np.ndarray,
     ) -> None:
         values: StepMetrics = jax.device_get(metrics)
         self._check_finite(step, values)
         self._tokens_K += values.count_K
-        self._window.append(Row(step, values, counts_K, position_K))
+        self._window.append(Row(step, values, counts_C, position_C))
         if step % self._run.config.run.log_every == 0:
             self._write_window()
 
@@ -118,9 +121,18 @@ class StepLog:
         names = self._run.abilities
         loss_K = np.sum([row.metrics.loss_sum_K for row in rows], axis=0)
         count_K = np.sum([row.metrics.count_K for row in rows], axis=0)
-        slots_K = np.mean([row.slots_K for row in rows], axis=0)
-        epochs_K = rows[-1].position_K / self._run.train_rows_K
-        metrics = {}
+        composition = self._run.program.composition
+        slots_C = np.mean([row.slots_C for row in rows], axis=0)
+        slots_K, rows_K, size_K = (
+            np.bincount(composition.parts[0], weights=value_C, minlength=len(names))
+            for value_C in (
+                slots_C,
+                rows[-1].position_C,
+                composition.rows_per_epoch_C,
+            )
+        )
+        epochs_K = rows_K / size_K
+        metrics = self._per_tier(slots_C, rows[-1].position_C)
         for k, name in enumerate(names):
             if count_K[k]:
                 metrics[f"train/loss/{name}"] = loss_K[k] / count_K[k]
@@ -128,3 +140,41 @@ class StepLog:
             metrics[f"mixture/slots/{name}"] = slots_K[k]
             metrics[f"mixture/epochs/{name}"] = epochs_K[k]
         return {key: float(value) for key, value in metrics.items()}
+
+    def _per_tier(
+        self, slots_C: np.ndarray, position_C: np.ndarray
+    ) -> dict[str, float]:
+        composition = self._run.program.composition
+        metrics = {}
+        for c, (k, tier) in enumerate(zip(*composition.parts, strict=True)):
+            if np.count_nonzero(composition.size_KT[k]) > 1:
+                name = f"{self._run.abilities[k]}/{tier}"
+                epochs = position_C[c] / composition.rows_per_epoch_C[c]
+                metrics[f"mixture/tier_slots/{name}"] = slots_C[c]
+                metrics[f"mixture/tier_epochs/{name}"] = epochs
+        return metrics
+
+
+def mixture_metrics(
+    composition: Composition,
+    abilities: Sequence[str],
+    measured: Measured,
+    mixture: MixtureState,
+) -> dict[str, float]:
+    """What an update measured, and the mixture it led to."""
+    weights_K, shares_C = np.asarray(mixture.weights_K), np.asarray(mixture.shares_C)
+    shares_K = np.bincount(
+        composition.parts[0], weights=shares_C, minlength=len(abilities)
+    )
+    best_step_K = np.asarray(mixture.best_step_K)
+    metrics = {}
+    for k, name in enumerate(abilities):
+        metrics[f"mix_val/progress/{name}"] = measured.progress_K[k]
+        metrics[f"mix_val/rise/{name}"] = measured.rise_K[k]
+        metrics[f"mix_val/best_step/{name}"] = best_step_K[k]
+        metrics[f"mixture/weight/{name}"] = weights_K[k]
+        metrics[f"mixture/share/{name}"] = shares_K[k]
+        tiers = np.flatnonzero(composition.size_KT[k])
+        for tier in tiers if len(tiers) > 1 else ():
+            metrics[f"mix_val/tier_loss/{name}/{tier}"] = measured.loss_KT[k, tier]
+    return {key: float(value) for key, value in metrics.items()}

@@ -20,10 +20,11 @@ from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint
-from dcft_jax.training.composition import measure, update_mixture
 from dcft_jax.training.finish import finish
-from dcft_jax.training.held_out import EvalSet, place_split, score
-from dcft_jax.training.log import StepLog
+from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
+from dcft_jax.training.log import StepLog, mixture_metrics
+from dcft_jax.training.measured import measure
+from dcft_jax.training.passes import Pass, make_passes, run_passes
 from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
 
@@ -32,34 +33,39 @@ from dcft_jax.training.state import TrainState
 class HostMixture:
     """The mixture as the host needs it to choose data; read once per update."""
 
-    weights_K: np.ndarray  # float32
-    credit_K: np.ndarray  # float32
-    position_K: np.ndarray  # int64: rows consumed of each stream
+    shares_C: np.ndarray  # float32
+    credit_C: np.ndarray  # float32
+    position_C: np.ndarray  # int64: rows consumed of each stream
     last_update: int
+    next_update: int
 
 
-def read_mixture(run: Run, state: TrainState) -> HostMixture:
+def read_mixture(state: TrainState) -> HostMixture:
     mixture = state.mixture
     return HostMixture(
-        weights_K=np.asarray(run.program.rule.weights(mixture.rule), np.float32),
-        credit_K=np.asarray(mixture.credit_K, np.float32),
-        position_K=np.asarray(mixture.rows_K, np.int64),
+        shares_C=np.asarray(mixture.shares_C, np.float32),
+        credit_C=np.asarray(mixture.credit_C, np.float32),
+        position_C=np.asarray(mixture.rows_C, np.int64),
         last_update=int(mixture.last_update),
+        next_update=int(mixture.next_update),
     )
 
 
 def next_slots(run: Run, host: HostMixture) -> tuple[dict, np.ndarray, HostMixture]:
-    """Allocates slots to abilities and fetches their rows."""
+    """Allocates slots to components and fetches their rows."""
     data = run.config.data
-    counts_K, credit_K = allocate(host.weights_K, host.credit_K, data.num_slots)
-    batch, position_K = next_batch(
-        run.streams, host.position_K, counts_K, data.rows_per_slot
+    counts_C, credit_C = allocate(host.shares_C, host.credit_C, data.num_slots)
+    batch, position_C = next_batch(
+        run.streams, host.position_C, counts_C, data.rows_per_slot
     )
-    # The step stores the credit, so that it and the rows it explains are saved
+    ability_C, _ = run.program.composition.parts
+    batch["ability_S"] = ability_C[batch["ability_S"]]
+    # The step stores these two, so that they and the rows they explain are saved
     # together.
-    batch["credit_K"] = credit_K
-    after = dataclasses.replace(host, credit_K=credit_K, position_K=position_K)
-    return place(batch, run.mesh, run.program.model.rules), counts_K, after
+    batch["credit_C"] = credit_C
+    batch["rows_C"] = position_C.astype(np.int32)
+    after = dataclasses.replace(host, credit_C=credit_C, position_C=position_C)
+    return place(batch, run.mesh, run.program.model.rules), counts_C, after
 
 
 def evaluate_split(
@@ -79,38 +85,67 @@ def evaluate_split(
 
 
 def evaluate_and_update(
-    run: Run, state: TrainState, mix_val: list[EvalSet], step: int
+    run: Run, state: TrainState, mix_val: list[EvalSet], passes: list[Pass], step: int
 ) -> tuple[TrainState, dict[str, float]]:
     """Measures every ability on its mix-val rows and moves the mixture."""
+    composition, mixture = run.program.composition, state.mixture
+    if step not in (0, run.num_steps):
+        update = int(mixture.num_updates)
+        mix_val = rotate(mix_val, update, run.config.mixture.mix_val_blocks)
     scores, metrics = evaluate_split(run, state.params, mix_val, "mix_val")
-    measured = measure(scores, np.asarray(state.mixture.val_loss_sum_KN))
-    mixture = update_mixture(
-        run.program.rule,
-        state.mixture,
-        measured,
-        run.reference_loss_K,
-        run.train_rows_K,
-        jnp.int32(step),
+    measured = measure(
+        scores,
+        np.asarray(mixture.val_loss_sum_KN),
+        np.asarray(mixture.best_loss_sum_KN),
+        composition.tier_KN,
+        composition.size_KT.shape[1],
     )
+    extra, costs = run_passes(passes, state, step)
+    mixture = run.program.update_mixture(mixture, measured, extra, jnp.int32(step))
     # Computed outside the step, but laid out as the step returns it.
     mixture = match_sharding(mixture, state.mixture)
-    weights_K = np.asarray(run.program.rule.weights(mixture.rule))
-    for k, name in enumerate(run.abilities):
-        metrics[f"mix_val/progress/{name}"] = float(measured.progress_K[k])
-        metrics[f"mixture/weight/{name}"] = float(weights_K[k])
+    metrics |= costs | mixture_metrics(composition, run.abilities, measured, mixture)
     return dataclasses.replace(state, mixture=mixture), metrics
 
 
 def evaluate(
-    run: Run, state: TrainState, mix_val: list[EvalSet], step: int
+    run: Run, state: TrainState, mix_val: list[EvalSet], passes: list[Pass], step: int
 ) -> tuple[TrainState, dict[str, float]]:
     """The evaluation due at a step. The test split is read at the two ends only."""
     started = time.perf_counter()
-    state, metrics = evaluate_and_update(run, state, mix_val, step)
+    state, metrics = evaluate_and_update(run, state, mix_val, passes, step)
     if step in (0, run.num_steps):
         test = place_split(run, "test")
         metrics |= evaluate_split(run, state.params, test, "test")[1]
     return state, metrics | {"run/eval_s": time.perf_counter() - started}
+
+
+def roll_back(
+    run: Run, state: TrainState, checkpoints: ocp.training.Checkpointer
+) -> TrainState:
+    """The parameters and optimizer state that the rule asks to go on from."""
+    rollback = run.program.composition.rule.rollback
+    target = -1 if rollback is None else int(rollback(state.mixture.rule))
+    if target < 0 or target >= int(state.step):
+        return state
+    checkpoints.wait()
+    earlier = checkpoint.load(checkpoints, target, abstract_state(run))
+    run.console.print(f"Step {int(state.step)}: back to the parameters of {target}.")
+    return dataclasses.replace(
+        state, params=earlier.params, opt_state=earlier.opt_state
+    )
+
+
+def save_due(
+    run: Run,
+    checkpoints: ocp.training.Checkpointer,
+    step: int,
+    evaluated: bool,
+) -> bool:
+    """By cadence; and at every update if the rule may come back to it."""
+    reach = run.program.composition.rule.reach
+    at_end = step == run.num_steps
+    return checkpoint.is_due(checkpoints, step, at_end or (evaluated and reach > 0))
 
 
 def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainState:
@@ -130,27 +165,31 @@ def run_steps(
 ) -> TrainState:
     """Trains from `state` to the last step; the order is the module's subject."""
     mix_val = place_split(run, "mix_val")
-    host = read_mixture(run, state)
+    passes = make_passes(run, mix_val)
+    host = read_mixture(state)
     high_K, low_K = np.asarray(state.mixture.tokens_K2, np.float64).T
     log = StepLog(run, writer, progress, high_K * 2.0**32 + low_K)
     for step in range(int(state.step), run.num_steps + 1):
+        losses: dict[str, float] = {}
         at_end = step == run.num_steps
-        due = step % run.config.run.eval_every == 0 or at_end
+        due = step >= host.next_update or at_end
         if due and host.last_update != step:
             log.flush()
             with progress.phase("evaluating"):
-                state, metrics = evaluate(run, state, mix_val, step)
-            host = read_mixture(run, state)
+                state, metrics = evaluate(run, state, mix_val, passes, step)
+            state = roll_back(run, state, checkpoints)
+            host = read_mixture(state)
             log.write(step, metrics)
-        if checkpoint.is_due(checkpoints, step, at_end):
+            losses = {n: metrics[f"mix_val/loss/{n}"] for n in run.abilities}
+        if save_due(run, checkpoints, step, evaluated=bool(losses)):
             log.flush()  # raises if a loss was not finite: such a state is not saved
             with progress.phase("saving"):
-                checkpoint.save(checkpoints, step, state, run.metadata())
+                checkpoint.save(checkpoints, step, state, run.metadata(), losses)
         if at_end:
             break
-        batch, counts_K, host = next_slots(run, host)
+        batch, counts_C, host = next_slots(run, host)
         state, metrics = run.program.train_step(state, {}, batch)
-        log.defer(step + 1, metrics, counts_K, host.position_K)
+        log.defer(step + 1, metrics, counts_C, host.position_C)
     return state
 
 
@@ -164,7 +203,7 @@ def train(run: Run) -> dict[str, Any]:
     with (
         jax.set_mesh(run.mesh),
         checkpoint.open_checkpoints(
-            run.workdir, options.save_every, options.keep_checkpoints
+            run.workdir, options.save_every, run.keep, run.best_of
         ) as checkpoints,
     ):
         resume_step = checkpoints.latest.step if checkpoints.latest else None

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from dcft_jax.evaluation.losses import Scores, exact_match, mean_loss, paired_progress
+from dcft_jax.evaluation.losses import (
+    Scores,
+    exact_match,
+    mean_loss,
+    paired_progress,
+    subset,
+)
 
 NAN = float("nan")
 
@@ -71,10 +77,5 @@ def measure(
 
 
 def _tier(ability: Scores, before_sum_N: np.ndarray, member_N: np.ndarray):
-    part = Scores(
-        *(
-            getattr(ability, field.name)[member_N]
-            for field in dataclasses.fields(Scores)
-        )
-    )
+    part = subset(ability, member_N)
     return (*mean_loss(part), *paired_progress(before_sum_N[member_N], part))

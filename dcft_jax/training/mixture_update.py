@@ -86,6 +86,7 @@ def update_mixture(
         weights_K=weights_K,
         shares_C=shares_C,
         train=init_sums(len(composition.prior_K)),
+        num_updates=mixture.num_updates + 1,
         last_update=step.astype(jnp.int32),
         next_update=next_update.astype(jnp.int32),
     )
@@ -111,7 +112,10 @@ def _remember(
         ),
         best_step_K=jnp.where(better_K, step, mixture.best_step_K).astype(jnp.int32),
         history=record(
-            mixture.history, step_K, measured.loss_K, measured.loss_stderr_K
+            mixture.history,
+            step_K,
+            jnp.asarray(measured.loss_K),
+            jnp.asarray(measured.loss_stderr_K),
         ),
     )
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -25,10 +24,13 @@ from dcft_jax.conflict import (
     noise_gate,
 )
 from dcft_jax.evaluation.losses import make_eval_step
-from dcft_jax.mixture import RULES, MixtureRule, prior
+from dcft_jax.mixture import prior
+from dcft_jax.mixture.from_config import make_rule, make_tier_rule
 from dcft_jax.models import STACKED, ModelConfig
 from dcft_jax.models import init as init_params
 from dcft_jax.sharding import Rules
+from dcft_jax.training.composition import Composition
+from dcft_jax.training.mixture_update import update_mixture
 from dcft_jax.training.optimizer import make_optimizer, make_schedule
 from dcft_jax.training.state import TrainState, init_mixture, init_state
 from dcft_jax.training.step import make_train_step
@@ -37,23 +39,25 @@ from dcft_jax.training.step import make_train_step
 @dataclasses.dataclass(frozen=True)
 class Program:
     model: ModelConfig
-    rule: MixtureRule
+    composition: Composition
+    optimizer: optax.GradientTransformation
     engine: Engine
     schedule: optax.Schedule
     init: Callable[[], TrainState]
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics)
     eval_step: Callable  # jitted (params, batch) -> sums
+    update_mixture: Callable  # jitted (mixture, measured, extra, step) -> mixture
 
 
 def build_program(
-    config: ConfigDict, vocab_size: int, sizes_K: Sequence[int], num_examples: int
+    config: ConfigDict, vocab_size: int, size_KT: np.ndarray, tier_KN: np.ndarray
 ) -> Program:
     """Builds the functions; nothing is computed.
 
     Args:
       vocab_size: of the tokenizer.
-      sizes_K: train rows of each ability, for priors that depend on size.
-      num_examples: of the largest mix-val set.
+      size_KT: train rows of each difficulty tier of each ability; 0: no such tier.
+      tier_KN: which tier each mix-val example is in; -1: no example.
 
     Raises:
       ValueError: a field of the model or the mixture is out of range.
@@ -62,41 +66,55 @@ def build_program(
     model = ModelConfig.from_config(config.model, vocab_size, rules)
     num_steps = config.run.num_steps
     optimizer = make_optimizer(config.optimizer, num_steps)
-    rule = make_rule(config)
+    composition = make_composition(config, size_KT, tier_KN)
     key = jax.random.key(config.run.seed)
     engine = make_engine(config, jax.eval_shape(partial(init_params, model), key))
-    step = make_train_step(model, optimizer, rule, engine, make_metric(config))
-    prior_K = prior_weights(config, sizes_K)
+    step = make_train_step(model, optimizer, composition, engine, make_metric(config))
 
     def init() -> TrainState:
         params = init_params(model, jax.random.key(config.run.seed))
-        mixture = init_mixture(rule, jnp.asarray(prior_K), num_examples)
+        mixture = init_mixture(composition, tier_KN.shape[1])
         return init_state(params, optimizer, engine, mixture)
 
     return Program(
         model=model,
-        rule=rule,
+        composition=composition,
+        optimizer=optimizer,
         engine=engine,
         schedule=make_schedule(config.optimizer, num_steps),
         init=init,
         train_step=jax.jit(step, donate_argnums=0),
         eval_step=make_eval_step(model),
+        update_mixture=jax.jit(partial(update_mixture, composition)),
     )
 
 
-def make_rule(config: ConfigDict) -> MixtureRule:
-    """The mixture rule that the config names."""
-    mixture = config.mixture
-    if mixture.rule == "static":
-        return RULES["static"]()
-    return RULES[mixture.rule](
-        step_size=mixture.step_size,
-        anchor=mixture.anchor,
-        floor=mixture.floor,
-        max_weight_K=[ability.max_weight for ability in config.abilities.values()],
-        smoothing=mixture.smoothing,
-        warmup_updates=mixture.warmup_updates,
-        signals=mixture.signals.to_dict(),
+def make_composition(
+    config: ConfigDict, size_KT: np.ndarray, tier_KN: np.ndarray
+) -> Composition:
+    """All that the mixture is made of.
+
+    Args:
+      size_KT: train rows of each tier.
+      tier_KN: which tier each mix-val example is in; -1: no example.
+    """
+    abilities = config.abilities.values()
+    sizes_K = size_KT.sum(axis=1)
+    references = [ability.reference_loss for ability in abilities]
+    return Composition(
+        rule=make_rule(config, sizes_K.tolist()),
+        tier_rule=make_tier_rule(config),
+        actuator=config.mixture.actuator,
+        prior_K=prior_weights(config, sizes_K.tolist()),
+        size_KT=size_KT,
+        max_epochs_K=np.array([ability.max_epochs for ability in abilities]),
+        tier_KN=tier_KN,
+        given_reference_K=np.array(references, np.float32),
+        references=config.mixture.references,
+        num_steps=config.run.num_steps,
+        num_slots=config.data.num_slots,
+        rows_per_slot=config.data.rows_per_slot,
+        eval_every=config.run.eval_every,
     )
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from dcft_jax import config as config_lib
-from dcft_jax.data import Prepared, ability_seed, make_stream, prepare, preview
+from dcft_jax.data import Prepared, prepare, preview, tier_streams
 from dcft_jax.models import check_mesh
 from dcft_jax.sharding import concretize, make_mesh
 from dcft_jax.training.program import Program, build_program
@@ -32,7 +32,7 @@ class Run:
     data: Prepared
     mesh: jax.sharding.Mesh
     program: Program
-    streams: Sequence[grain.MapDataset]  # one per ability, in their order
+    streams: Sequence[grain.MapDataset]  # one per component of the mixture
 
     @property
     def abilities(self) -> tuple[str, ...]:
@@ -47,21 +47,22 @@ class Run:
         return self.config.data.num_slots * self.config.data.rows_per_slot
 
     @property
-    def train_rows_K(self) -> np.ndarray:
-        """Rows in an epoch of each ability."""
-        return np.array([len(splits["train"]) for splits in self.data.rows.values()])
+    def keep(self) -> int:
+        """How many of the latest checkpoints are kept."""
+        reach = self.program.composition.rule.reach
+        return max(self.config.run.keep_checkpoints, reach + 1 if reach else 0)
 
     @property
-    def reference_loss_K(self) -> np.ndarray:
-        """float32; nan where the config has None, for unknown."""
-        abilities = self.config.abilities.values()
-        return np.array([ability.reference_loss for ability in abilities], np.float32)
+    def best_of(self) -> tuple[str, ...]:
+        """The abilities whose best checkpoint is kept."""
+        return self.abilities if self.config.run.keep_best else ()
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint or a summary says about where it came from."""
         return {
             "config_hash": config_lib.config_hash(self.plain_config),
             "data_hash": self.data.content_hash,
+            "tokenizer_hash": self.data.tokenizer.content_hash,
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
 
@@ -90,21 +91,31 @@ def open_run(
     data = prepare(config, console=console)
     check_data(folder, data.content_hash)
     show_data(data, console)
-    splits = data.rows.values()
-    program = build_program(
-        config,
-        vocab_size=data.tokenizer.vocab_size,
-        sizes_K=[len(rows["train"]) for rows in splits],
-        num_examples=max(rows["mix_val"].num_examples for rows in splits),
-    )
+    size_KT, tier_KN = tier_sizes(data)
+    program = build_program(config, data.tokenizer.vocab_size, size_KT, tier_KN)
     check_mesh(program.model, mesh)
     streams = [
-        make_stream(rows["train"], ability_seed(config.data.seed, name))
-        for name, rows in data.rows.items()
+        stream
+        for name, tiers in data.tiers.items()
+        for stream in tier_streams(tiers.train, config.data.seed, name)
     ]
     run = Run(config, plain_config, folder, console, data, mesh, program, streams)
-    check_space(folder, state_bytes(run), config.run.keep_checkpoints)
+    check_space(folder, state_bytes(run), run.keep + len(run.best_of))
     return run
+
+
+def tier_sizes(data: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    """Train rows `[K, T]`, 0 for no such tier; and which tier each mix-val example is
+    in, int8 `[K, N]`, -1 for no example.
+    """
+    abilities = list(data.tiers.values())
+    size_KT = np.zeros((len(abilities), max(map(len, abilities))), np.int64)
+    num_examples = max(len(tiers.plan.mix_val_tier_N) for tiers in abilities)
+    tier_KN = np.full((len(abilities), num_examples), -1, np.int8)
+    for k, tiers in enumerate(abilities):
+        size_KT[k, : len(tiers)] = [len(rows) for rows in tiers.train]
+        tier_KN[k, : len(tiers.plan.mix_val_tier_N)] = tiers.plan.mix_val_tier_N
+    return size_KT, tier_KN
 
 
 def show_data(data: Prepared, console: Console) -> None:
@@ -115,7 +126,7 @@ def show_data(data: Prepared, console: Console) -> None:
     console.print(
         "\nOne training example per ability; the loss is on the ⟦green⟧ text."
     )
-    train = {name: splits["train"] for name, splits in data.rows.items()}
+    train = {name: tiers.train[0] for name, tiers in data.tiers.items()}
     console.print(preview(train, data.tokenizer))
 
 

@@ -52,6 +52,7 @@ class MixtureState:
     best_loss_sum_KN: jax.Array  # ... at the best evaluation of its ability
     best_step_K: jax.Array  # int32, when that was; -1: never
     history: History  # of the mix-val losses, by step
+    num_updates: jax.Array  # int32
     last_update: jax.Array  # int32 step; -1: never
     next_update: jax.Array  # int32 step
 
@@ -112,6 +113,7 @@ def init_mixture(composition: Composition, num_examples: int) -> MixtureState:
         best_loss_sum_KN=unknown(num_abilities, num_examples),
         best_step_K=jnp.full(num_abilities, -1, jnp.int32),
         history=empty_history(num_abilities),
+        num_updates=jnp.int32(0),
         last_update=jnp.int32(-1),
         next_update=jnp.int32(0),
     )

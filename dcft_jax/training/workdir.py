@@ -76,7 +76,8 @@ def check_space(workdir: Path, state_bytes: int, keep: int) -> None:
         raise OSError(
             f"--workdir {workdir}: {free / 2**30:.2f} GiB are free, but "
             f"{keep} + 1 checkpoints need {needed / 2**30:.2f} GiB; free some "
-            "space, lower run.keep_checkpoints, or name another folder"
+            "space, lower run.keep_checkpoints, turn run.keep_best off, or name "
+            "another folder"
         )
 
 
