@@ -43,6 +43,7 @@ class PowerLaw:
         return self.drop_K * self.unit_K**self.exponent_K
 
 
+@jax.jit  # so that a call outside of jit compiles once
 def fit_power_law(history: History) -> PowerLaw:
     """Least squares in nats, with standard errors, where the data identify the law.
 
@@ -62,6 +63,7 @@ def fit_power_law(history: History) -> PowerLaw:
     return jax.vmap(_fit_identified)(*_columns(history))
 
 
+@partial(jax.jit, static_argnames=("huber_delta", "exponents", "num_iterations"))
 def fit_power_law_robustly(
     history: History,
     huber_delta: float = 1e-3,

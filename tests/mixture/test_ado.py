@@ -37,7 +37,7 @@ def clip(share_K, lowest):
 
 def policies(tokens_T, warmup, min_weight=0.01, power=0.5):
     """The algorithm with the true laws in place of fits."""
-    eps, beta, alpha = LAW.T
+    _, beta, alpha = LAW.T
     policy, credit, average = PRIOR, PRIOR, PRIOR
     for t, n in enumerate(tokens_T, start=1):
         credit = 0.9 * credit + 0.1 * policy
@@ -89,7 +89,7 @@ def test_an_ability_without_measurements_keeps_its_preference():
     for n in 1e4 * np.arange(1, 11):
         known = feedback(n, losses(n), observed_K=(True, True, False))
         state = rule.update(known, state)
-    eps, beta, alpha = LAW[:2].T
+    _, beta, alpha = LAW[:2].T
     share = PRIOR[:2] * alpha * beta * 1e5**-alpha
     expected = [*(0.5 * share / share.sum()), 0.5]
     np.testing.assert_allclose(rule.weights(state), expected, rtol=5e-3)

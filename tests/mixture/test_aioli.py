@@ -68,12 +68,11 @@ def test_drops_of_the_rounds_are_averaged():
     rng = np.random.default_rng(0)
     rule = aioli(one_hot=0.625, **SMALL)
     state = rule.init(PRIOR)
-    drop, count = np.zeros((3, 3)), 0
+    drop = np.zeros((3, 3))
     for _ in range(6):
         column = int(np.argmax(rule.weights(state)))
         progress = LAW[:, column] + 0.1 * rng.standard_normal(3)
         drop[:, column] += progress / 2
-        count += 1
         state = rule.update(feedback(progress), state)
     law = np.stack([np.linalg.solve(mixtures(0.625), row) for row in drop])
     np.testing.assert_allclose(state.law_KK, normalised_law(law), atol=1e-5)
