@@ -43,6 +43,7 @@ class PowerLaw:
         return self.drop_K * self.unit_K**self.exponent_K
 
 
+@jax.jit  # so that a call outside of jit compiles once
 def fit_power_law(history: History) -> PowerLaw:
     """Least squares in nats, with standard errors, where the data identify the law.
 
@@ -62,6 +63,7 @@ def fit_power_law(history: History) -> PowerLaw:
     return jax.vmap(_fit_identified)(*_columns(history))
 
 
+@partial(jax.jit, static_argnames=("huber_delta", "exponents", "num_iterations"))
 def fit_power_law_robustly(
     history: History,
     huber_delta: float = 1e-3,
@@ -144,6 +146,17 @@ def _jacobian(log_T, drop, alpha):
     return jnp.stack([jnp.ones_like(log_T), decay_T, slope_T], axis=1)
 
 
+def _residual_slope(log_T, weight_T, drop, alpha):
+    """d L / d alpha less what L(unit) and drop can do of it."""
+    _, decay_T, slope_T = _jacobian(log_T, drop, alpha).T
+    total = jnp.maximum(jnp.sum(weight_T), 1e-30)
+    decay_T = decay_T - jnp.sum(weight_T * decay_T) / total
+    slope_T = slope_T - jnp.sum(weight_T * slope_T) / total
+    square = jnp.sum(weight_T * decay_T**2)
+    shared = jnp.sum(weight_T * decay_T * slope_T) / jnp.where(square > 0, square, 1.0)
+    return slope_T - shared * decay_T
+
+
 def _project(log_T, loss_T, weight_T, exponents, lowest):
     """(L(unit), drop, alpha, sum of squares) of the best law."""
     solve = partial(_linear, log_T, loss_T, weight_T, lowest)
@@ -154,16 +167,14 @@ def _project(log_T, loss_T, weight_T, exponents, lowest):
     def improve(_, alpha):
         start, drop, _ = solve(alpha)
         residual_T = loss_T - start - drop * jnp.expm1(-alpha * log_T)
-        root_T = jnp.sqrt(weight_T)
-        orthogonal_T3, upper_33 = jnp.linalg.qr(
-            root_T[:, None] * _jacobian(log_T, drop, alpha)
-        )
-        step = orthogonal_T3[:, 2] @ (root_T * residual_T) / upper_33[2, 2]
+        column_T = _residual_slope(log_T, weight_T, drop, alpha)
+        step = jnp.sum(weight_T * column_T * residual_T)
+        step = step / jnp.sum(weight_T * column_T**2)
         step = jnp.where(jnp.isfinite(step), step, 0.0)
         tried_C = jnp.clip(alpha + step * jnp.array([0.0, 1.0, 0.5, 0.1]), low, high)
         return tried_C[jnp.argmin(jax.vmap(solve)(tried_C)[2])]
 
-    alpha = lax.fori_loop(0, 8, improve, alpha)
+    alpha = lax.fori_loop(0, 4, improve, alpha)
     start, drop, squares = solve(alpha)
     return start, drop, alpha, squares
 

@@ -102,6 +102,29 @@ def test_an_update_that_measured_nothing_is_none():
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
+def test_broken_measurements_leave_a_policy_on_the_simplex():
+    rule = ado()
+    rng = np.random.default_rng(0)
+    loss_TK = 2.0 + rng.standard_normal((2000, 3)) * 10.0 ** rng.uniform(
+        -3, 38, (2000, 1)
+    )
+    loss_TK[::3, 1], loss_TK[::5] = np.nan, 0.0
+    loss_TK = jnp.asarray(np.clip(loss_TK, -3e38, 3e38), jnp.float32)
+
+    def one(state, loss_K):
+        tokens = 1e9 * (state.num_updates + 1)
+        known = feedback(tokens, loss_K)
+        state = rule.update(known, state)
+        return state, rule.weights(state)
+
+    state, path = jax.jit(lambda s, x: jax.lax.scan(one, s, x))(
+        rule.init(PRIOR), loss_TK
+    )
+    assert np.all(np.asarray(path) > 1e-3)
+    np.testing.assert_allclose(path.sum(axis=1), 1, atol=1e-5)
+    assert int(state.num_updates) == 2000
+
+
 def test_no_buffer_twice():
     leaves = jax.tree.leaves(ado().init(jnp.asarray(PRIOR, jnp.float32)))
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)

@@ -29,9 +29,9 @@ def mixtures(one_hot, size=3):
 
 def sweep(rule, state, law=LAW, num_parts=6):
     """Trains a sweep on a linear problem; the mixtures it was trained on, too."""
-    update, seen = jax.jit(rule.update), []
+    update, weights_of, seen = jax.jit(rule.update), jax.jit(rule.weights), []
     for _ in range(num_parts):
-        weights = np.asarray(rule.weights(state), np.float64)
+        weights = np.asarray(weights_of(state), np.float64)
         assert int(rule.interval(state)) == 4
         seen.append(weights)
         state = update(feedback(law @ weights), state)

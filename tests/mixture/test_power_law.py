@@ -16,9 +16,6 @@ from dcft_jax.mixture.power_law import (
     predict,
 )
 
-fit = jax.jit(fit_power_law)
-fit_robustly = jax.jit(fit_power_law_robustly)
-
 
 def history_of(position_TK, loss_TK, stderr_TK=None, capacity=64):
     """A history that holds these entries and no others."""
@@ -53,7 +50,7 @@ def curves(true=TRUE, position=POSITION):
 
 
 def test_exact_curves_give_back_their_law():
-    law = fit(history_of(POSITION[:, None], curves()))
+    law = fit_power_law(history_of(POSITION[:, None], curves()))
     eps, drop, alpha = TRUE.T
     np.testing.assert_allclose(law.irreducible_K, eps, rtol=2e-4)
     np.testing.assert_allclose(law.exponent_K, alpha, rtol=5e-4)
@@ -90,7 +87,9 @@ def test_noisy_curves_give_the_least_squares_of_scipy(weighted):
         0.01 * (1 + 4 * rng.random((40, 3))) if weighted else np.full((40, 3), 0.01)
     )
     loss = np.float32(curves() + stderr * rng.standard_normal((40, 3)))
-    law = fit(history_of(POSITION[:, None], loss, stderr if weighted else None))
+    law = fit_power_law(
+        history_of(POSITION[:, None], loss, stderr if weighted else None)
+    )
     for k in range(3):
         expected, _ = scipy_squares(
             POSITION, np.float64(loss[:, k]), stderr[:, k] ** -2
@@ -102,7 +101,7 @@ def test_noisy_curves_give_the_least_squares_of_scipy(weighted):
 def test_huber_fit_reaches_the_objective_of_scipy():
     rng = np.random.default_rng(1)
     loss = np.float32(curves() * np.exp(0.004 * rng.standard_t(2, (40, 3))))
-    law = fit_robustly(history_of(POSITION[:, None], loss))
+    law = fit_power_law_robustly(history_of(POSITION[:, None], loss))
     x, delta = np.log(POSITION / POSITION[0]), 1e-3
 
     def objective(params, target):
@@ -129,7 +128,7 @@ def test_huber_fit_reaches_the_objective_of_scipy():
 def test_huber_fit_shrugs_off_outliers():
     loss = curves(TRUE[:1])
     loss[[5, 17, 30]] *= 3
-    law = fit_robustly(history_of(POSITION[:, None], loss))
+    law = fit_power_law_robustly(history_of(POSITION[:, None], loss))
     np.testing.assert_allclose(law.irreducible_K, TRUE[:1, 0], rtol=0.01)
     np.testing.assert_allclose(law.exponent_K, TRUE[:1, 2], rtol=0.03)
 
@@ -138,7 +137,7 @@ def test_standard_errors_cover():
     rng = np.random.default_rng(2)
     true, num = np.array([1.2, 0.9, 0.5]), 400
     clean = curves(true[None])
-    law = fit(
+    law = fit_power_law(
         history_of(POSITION[:, None], clean + 0.01 * rng.standard_normal((40, num)))
     )
     identified = np.isfinite(law.irreducible_K)
@@ -167,7 +166,7 @@ NOT_A_LAW = {
 @pytest.mark.parametrize("kind", NOT_A_LAW)
 def test_where_the_data_hold_no_law_there_is_none(kind):
     loss = np.concatenate([NOT_A_LAW[kind], curves(TRUE[:1])], axis=1)
-    law = fit(history_of(POSITION[:, None], loss))
+    law = fit_power_law(history_of(POSITION[:, None], loss))
     for leaf in jax.tree.leaves(law):
         assert np.all(np.isnan(leaf[0])), kind
         assert np.all(np.isfinite(leaf[1])), kind
@@ -175,18 +174,20 @@ def test_where_the_data_hold_no_law_there_is_none(kind):
 
 def test_noise_is_hardly_ever_taken_for_a_law():
     rng = np.random.default_rng(4)
-    law = fit(history_of(POSITION[:, None], 1.5 + 0.1 * rng.standard_normal((40, 500))))
+    law = fit_power_law(
+        history_of(POSITION[:, None], 1.5 + 0.1 * rng.standard_normal((40, 500)))
+    )
     assert np.isfinite(law.irreducible_K).mean() < 0.01
 
 
 def test_positions_that_do_not_differ_hold_no_law():
-    law = fit(history_of(np.full((40, 1), 1e4), curves(TRUE[:1])))
+    law = fit_power_law(history_of(np.full((40, 1), 1e4), curves(TRUE[:1])))
     assert np.isnan(law.irreducible_K).all()
 
 
 @pytest.mark.parametrize("kind", ["few", "flat", "noise", "rising", "zero", "broken"])
 def test_robust_fits_are_finite_or_nan_as_a_whole(kind):
-    law = fit_robustly(history_of(POSITION[:, None], NOT_A_LAW[kind]))
+    law = fit_power_law_robustly(history_of(POSITION[:, None], NOT_A_LAW[kind]))
     found = np.array([law.irreducible_K, law.drop_K, law.exponent_K])
     assert np.all(np.isfinite(found)) or np.all(np.isnan(found))
 
@@ -195,14 +196,16 @@ def test_entries_at_position_zero_and_missing_ones_do_not_count():
     position = np.concatenate([[0.0], POSITION])
     loss = np.concatenate([[[9.0]], curves(TRUE[:1])])
     loss[[4, 9]] = np.nan
-    law = fit(history_of(position[:, None], loss))
+    law = fit_power_law(history_of(position[:, None], loss))
     np.testing.assert_allclose(law.irreducible_K, TRUE[:1, 0], rtol=2e-4)
 
 
 def test_the_unit_of_positions_does_not_matter():
     rng = np.random.default_rng(5)
     loss = curves() + 0.01 * rng.standard_normal((40, 3))
-    base, scaled = (fit(history_of(POSITION[:, None] * s, loss)) for s in (1, 1e4))
+    base, scaled = (
+        fit_power_law(history_of(POSITION[:, None] * s, loss)) for s in (1, 1e4)
+    )
     for name in ("irreducible_K", "exponent_K", "irreducible_stderr_K"):
         np.testing.assert_allclose(
             getattr(scaled, name), getattr(base, name), rtol=1e-3
@@ -211,7 +214,7 @@ def test_the_unit_of_positions_does_not_matter():
 
 @functools.cache
 def law_of_true():
-    return fit(history_of(POSITION[:, None], curves()))
+    return fit_power_law(history_of(POSITION[:, None], curves()))
 
 
 def test_prediction_is_the_formula():
