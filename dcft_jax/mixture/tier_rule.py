@@ -70,9 +70,11 @@ def normalised_sizes(size_KT: jax.Array) -> jax.Array:
 
 def mix_tier_floor(share_KT: jax.Array, exists_KT: jax.Array, floor: float):
     """`(1 - floor) share + floor / T_k` for the T_k tiers that ability k has."""
-    even_KT = exists_KT / jnp.sum(exists_KT, axis=1, keepdims=True)
-    # In this form exact for an ability with one tier.
-    return share_KT + floor * (even_KT - share_KT)
+    num_K = jnp.sum(exists_KT, axis=1, keepdims=True)
+    even_KT = exists_KT / num_K
+    mixed_KT = (1.0 - floor) * share_KT + floor * even_KT
+    # No rounding for an ability with one tier: it is to be as if there were no tiers.
+    return jnp.where(num_K == 1, even_KT, mixed_KT)
 
 
 def moving_average(
