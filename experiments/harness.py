@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -86,15 +86,14 @@ def run_jobs(
         _cancelled_on_error({}) as running,
     ):
         while waiting or running:
-            waiting, lost = _start(waiting, failures, runs, running, pool, command)
-            ended = wait(running, return_when=FIRST_COMPLETED).done if running else ()
-            for future in ended:
+            ready, lost, waiting = _sort(waiting, failures, runs)
+            for job in ready:
+                running[pool.submit(run_job, job, runs, command)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job, reason = running.pop(future), future.result()
-                if reason is not None:
-                    lost.append(Failure(job, reason))
+                lost += [Failure(job, reason)] if reason is not None else []
                 advance(job, reason is None)
-            for failure in lost:
-                failures.append(failure)
+            failures += lost
     return failures
 
 
@@ -161,26 +160,21 @@ def _done(job: Job, runs: Path) -> bool:
     return is_finished(job.workdir(runs))
 
 
-def _start(
-    waiting: list[Job],
-    failures: list[Failure],
-    runs: Path,
-    running: dict[Future, Job],
-    pool: ThreadPoolExecutor,
-    command: Command,
-) -> tuple[list[Job], list[Failure]]:
-    """Submits what is ready. Returns what still waits, and what waits in vain."""
+def _sort(
+    waiting: list[Job], failures: list[Failure], runs: Path
+) -> tuple[list[Job], list[Failure], list[Job]]:
+    """What is ready, what waits in vain, and what has to wait on."""
     failed = {failure.job.workdir(runs) for failure in failures}
-    left, lost = [], []
+    ready, lost, left = [], [], []
     for job in waiting:
         broken = [n.name for n in job.after if n.workdir(runs) in failed]
         if broken:
             lost.append(Failure(job, f"needs {', '.join(broken)}, which failed"))
         elif all(_done(needed, runs) for needed in job.after):
-            running[pool.submit(run_job, job, runs, command)] = job
+            ready.append(job)
         else:
             left.append(job)
-    return left, lost
+    return ready, lost, left
 
 
 def _hold(cores: SimpleQueue) -> None:
