@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import dcft_jax
 from dcft_jax.config import config_hash, to_plain, validate
 from dcft_jax.training.run import PACKAGES
+from experiments.stored_config import from_plain
 
 # What may change without changing a number of a run.
 _PRESENTATION = ("reporting", "report.py", "main.py")
@@ -65,9 +66,8 @@ def make_job(
     Raises:
       ValueError: the trainer would refuse the config.
     """
-    config = ConfigDict(config)
-    with config.unlocked():
-        config.run.seed = seed
+    config = from_plain(to_plain(config))
+    config.run.seed = seed
     validate(config)
     return Job(setting, method, seed, to_plain(config), after)
 

@@ -15,116 +15,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from dcft_jax.mixture import RULES
 from experiments.figures import difference_figure, save
 from experiments.harness import available_cores, run_jobs, show_failures
-from experiments.jobs import Job, make_job
+from experiments.jobs import Job
+from experiments.mixture_methods import OURS, is_static, setting_jobs, smoke_jobs
 from experiments.mixture_report import BASELINE, MARGIN, compare_all, report
 from experiments.mixture_settings import SETTINGS, learnable
-from experiments.static_grid import best_of_grid, simplex_grid
+from experiments.static_grid import best_of_grid
 from experiments.tables import Row, tidy_rows, write_csv
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "mixture_ablation"
-OURS = "mirror_descent"
-GRID_PARTS = 6
-REPLAYS = ("mean", "path", "shuffled")
 
 
-def static_configs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Uniform, proportional, and the grid, by name."""
-    configs = {}
-    for prior in ("uniform", "proportional"):
-        configs[prior] = _changed(config, rule="static", prior=prior)
-    for weights_K in simplex_grid(len(config.abilities), GRID_PARTS):
-        if len(set(weights_K)) > 1:  # that one is there already
-            static = _changed(config, rule="static", prior="given")
-            for ability, weight in zip(
-                static.abilities.values(), weights_K, strict=True
-            ):
-                ability.weight = weight
-            parts = "-".join(str(round(GRID_PARTS * weight)) for weight in weights_K)
-            configs[f"grid_{parts}"] = static
-    return configs
-
-
-def rule_configs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Every rule there is, from the prior of the setting."""
-    rules = [rule for rule in RULES if rule not in ("static", "replay")]
-    configs = {rule: _changed(config, rule=rule) for rule in rules}
-    if config.mixture.prior != BASELINE:
-        configs["static"] = _changed(config, rule="static")  # stays at that prior
-    return configs
-
-
-def replay_jobs(ours: Job, config: ConfigDict, runs: Path) -> list[Job]:
-    """Static controls made from what our rule did: was it the schedule, or where it
-    spent its time on average? None as long as there is no such rule."""
-    if "replay" not in RULES:
-        return []
-    jobs = []
-    for mode in REPLAYS:
-        replay = _changed(config, rule="replay")
-        options = dict(run=str(ours.workdir(runs)), mode=mode)
-        replay.mixture.options.replay.update(options)
-        name = f"replay_{mode}"
-        jobs.append(make_job(ours.setting, name, ours.seed, replay, (ours,)))
-    return jobs
-
-
-def setting_jobs(
-    setting: str, config: ConfigDict, seed: int, runs: Path
-) -> tuple[list[Job], list[str]]:
-    """All jobs of a setting and seed; and what the trainer refuses, with the reason."""
-    jobs, refused = [], []
-    for method, changed in (static_configs(config) | rule_configs(config)).items():
-        try:
-            jobs.append(make_job(setting, method, seed, changed))
-        except ValueError as error:
-            refused.append(f"{setting} / {method}: {error}")
-    for job in [job for job in jobs if job.method == OURS]:
-        jobs += replay_jobs(job, config, runs)
-    return jobs, refused
-
-
-def smoke_jobs(runs: Path) -> list[Job]:
-    """One seed, two settings, three methods and 20 steps: does everything work?"""
-    jobs = []
-    for setting in ("balanced", "noisy"):
-        config = SETTINGS[setting]()
-        config.run.update(num_steps=20, eval_every=10, save_every=20)
-        config.optimizer.warmup_steps = 2
-        found, _ = setting_jobs(setting, config, 0, runs)
-        kept = ("uniform", "proportional", OURS)
-        jobs += [job for job in found if job.method in kept]
-    return jobs
-
-
-def _changed(config: ConfigDict, **mixture: str) -> ConfigDict:
-    config = ConfigDict(config)
-    config.mixture.update(mixture)
-    return config
+def learnable_abilities(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """setting -> the abilities whose loss counts."""
+    return {job.setting: learnable(job.config["abilities"]) for job in jobs}
 
 
 def all_rows(jobs: Sequence[Job], runs: Path) -> list[Row]:
     """The tidy table, with the best of the grid as a method."""
     rows = tidy_rows(jobs, runs)
-    members = {setting: _members(jobs, setting) for setting in _settings(jobs)}
-    grid = [*(j.method for j in jobs if j.method.startswith("grid_"))]
-    names = list(dict.fromkeys(["uniform", "proportional", *grid]))
-    return rows + best_of_grid(rows, members, names)
-
-
-def _settings(jobs: Sequence[Job]) -> list[str]:
-    return list(dict.fromkeys(job.setting for job in jobs))
-
-
-def _members(jobs: Sequence[Job], setting: str) -> list[str]:
-    config = next(job.config for job in jobs if job.setting == setting)
-    return learnable(ConfigDict(config))
+    grid = dict.fromkeys(job.method for job in jobs if is_static(job.method))
+    return rows + best_of_grid(rows, learnable_abilities(jobs), [*grid])
 
 
 def write_results(
@@ -132,7 +47,7 @@ def write_results(
 ) -> str:
     """The table, the figure and the report. Returns the report."""
     rows = all_rows(jobs, runs)
-    members = {setting: _members(jobs, setting) for setting in _settings(jobs)}
+    members = learnable_abilities(jobs)
     comparisons = compare_all(rows, members)
     methods = list(dict.fromkeys(m for found in comparisons.values() for m in found))
     out.mkdir(parents=True, exist_ok=True)

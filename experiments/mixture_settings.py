@@ -5,7 +5,7 @@ depend on the seed of a run, so they are read and packed once for each setting, 
 differences between seeds are those of initial parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -58,8 +58,8 @@ SETTINGS: dict[str, Callable[[], ConfigDict]] = {
 }
 
 
-def learnable(config: ConfigDict) -> list[str]:
-    return [name for name in config.abilities if name != NOISE]
+def learnable(abilities: Iterable[str]) -> list[str]:
+    return [name for name in abilities if name != NOISE]
 
 
 def _config(sums: int, functions: int, instructions: int) -> ConfigDict:

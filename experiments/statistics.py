@@ -27,8 +27,8 @@ class Comparison:
 
 
 def compare(
-    value_N: Sequence[float],
-    baseline_N: Sequence[float],
+    values: Sequence[float],
+    baselines: Sequence[float],
     margin: float,
     level: float = 0.95,
 ) -> Comparison:
@@ -43,7 +43,7 @@ def compare(
       ValueError: for unpaired or missing values, no pair, or a margin or level out of
         range.
     """
-    value_N, baseline_N = np.asarray(value_N, float), np.asarray(baseline_N, float)
+    value_N, baseline_N = np.asarray(values, float), np.asarray(baselines, float)
     if value_N.ndim != 1 or value_N.shape != baseline_N.shape or not value_N.size:
         raise ValueError(
             f"values {value_N.shape} and baseline {baseline_N.shape}, expected pairs."

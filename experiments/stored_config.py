@@ -13,12 +13,16 @@ from ml_collections import ConfigDict
 
 def get_config(path: str) -> ConfigDict:
     """The config whose plain form (`dcft_jax.config.to_plain`) is in the file."""
-    return _config(json.loads(Path(path).read_text()))
+    return from_plain(json.loads(Path(path).read_text()))
 
 
-def _config(plain: Mapping[str, Any]) -> ConfigDict:
-    # Level by level: the order of the abilities is part of a run.
+def from_plain(plain: Mapping[str, Any]) -> ConfigDict:
+    """The inverse of `dcft_jax.config.to_plain`.
+
+    It keeps the order of the abilities, which is part of a run; copying a ConfigDict
+    does not.
+    """
     config = ConfigDict(sort_keys=False)
     for name, value in plain.items():
-        config[name] = _config(value) if isinstance(value, Mapping) else value
+        config[name] = from_plain(value) if isinstance(value, Mapping) else value
     return config

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcft_jax.reporting import load_history
+from dcft_jax.reporting import History, load_history
 from experiments.harness import SUMMARY, is_finished
 from experiments.jobs import Job
 
 
 class Row(NamedTuple):
-    """`tokens` and `seconds` are of the run itself, evaluations included; `extra_*`
-    are what the method costs on top: runs it needs, and passes that are not steps."""
+    """`tokens` and `seconds` (see `run_seconds`) are of the run itself; `extra_*` are
+    what the method costs on top: runs it needs, and passes that are not steps."""
 
     setting: str
     method: str
@@ -67,7 +67,7 @@ def _job_rows(job: Job, runs: Path) -> list[Row]:
                 value=value,
                 stderr=stderr,
                 tokens=summary["tokens"],
-                seconds=summary["wall_s"],
+                seconds=run_seconds(history),
                 extra_tokens=extra_tokens,
                 extra_seconds=extra_seconds,
                 config_hash=job.config_hash,
@@ -78,11 +78,28 @@ def _job_rows(job: Job, runs: Path) -> list[Row]:
     return rows
 
 
+def run_seconds(history: History) -> float:
+    """Steps and evaluations times their median durations.
+
+    The wall time would charge compilation to whichever method came first, and to all
+    what other programs did meanwhile.
+    """
+    total = 0.0
+    num_steps = history.config["run"]["num_steps"]
+    eval_s_T, step_s_T = history.scalar("run/eval_s"), history.scalar("train/step_s")
+    for count, value_T in (
+        (num_steps, step_s_T),
+        (np.sum(~np.isnan(eval_s_T)), eval_s_T),
+    ):
+        total += float(count * np.nanmedian(value_T))
+    return total
+
+
 def _extra(job: Job, runs: Path) -> tuple[int, float]:
     """Tokens and seconds besides the run's own tokens and steps."""
-    needed = {n.workdir(runs): _summary(n, runs) for n in _all_needed(job)}
-    tokens = sum(summary["tokens"] for summary in needed.values())
-    seconds = sum(summary["wall_s"] for summary in needed.values())
+    needed = {n.workdir(runs): n for n in _all_needed(job)}
+    tokens = sum(_summary(n, runs)["tokens"] for n in needed.values())
+    seconds = sum(run_seconds(load_history(workdir)) for workdir in needed)
     # Passes that a rule asks for beyond evaluations, if the trainer counts any.
     return tokens, seconds + _summary(job, runs).get("extra_s", 0.0)
 
