@@ -132,7 +132,9 @@ def environment(runs: Path) -> dict[str, str]:
     """Variables of every run: cache all programs, also those that compile fast.
 
     A run of the mixture ablation compiles some 110 programs, most of them in
-    milliseconds; from the cache it starts in half the time.
+    milliseconds; 100 steps take 15 s instead of 30 s once they are cached. On some
+    processors XLA refuses its own cached programs (jax issue 38445); runs then only
+    take longer.
     """
     return {
         "JAX_PLATFORMS": "cpu",

@@ -43,7 +43,7 @@ def all_rows(jobs: Sequence[Job], runs: Path) -> list[Row]:
 
 
 def write_results(
-    jobs: Sequence[Job], refused: Sequence[str], runs: Path, out: Path
+    jobs: Sequence[Job], missing: Sequence[str], runs: Path, out: Path
 ) -> str:
     """The table, the figure and the report. Returns the report."""
     rows = all_rows(jobs, runs)
@@ -56,7 +56,7 @@ def write_results(
     figure = difference_figure(comparisons, methods, label, MARGIN)
     save(figure, out / f"{NAME}.png")
     command = " ".join([f"python -m experiments.{NAME}", *sys.argv[1:]])
-    text = f"`{command}`\n\n" + report(rows, members, comparisons, OURS, refused)
+    text = f"`{command}`\n\n" + report(rows, members, comparisons, OURS, missing)
     text += f"\n![differences to {BASELINE}]({NAME}.png)\n"
     (out / f"{NAME}.md").write_text(text)
     return text
@@ -82,7 +82,8 @@ def main() -> None:
                 found = setting_jobs(setting, SETTINGS[setting](), seed, runs)
                 jobs, refused = jobs + found[0], refused + found[1]
     failures = run_jobs(jobs, runs, arguments.jobs, console)
-    text = write_results(jobs, list(dict.fromkeys(refused)), runs, out)
+    missing = [*dict.fromkeys(refused), *(f"{f.job.name}: failed" for f in failures)]
+    text = write_results(jobs, missing, runs, out)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     show_failures(failures, console)
     raise SystemExit(1 if failures else 0)

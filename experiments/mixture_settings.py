@@ -89,7 +89,7 @@ def _config(sums: int, functions: int, instructions: int) -> ConfigDict:
 
 def _small(config: ConfigDict) -> ConfigDict:
     """A model of 0.37 M parameters and 330,000 tokens: half a minute on one core."""
-    config.run.update(num_steps=320, eval_every=20, save_every=320, log_every=20)
+    config.run.update(num_steps=320, eval_every=20, save_every=320, log_every=10)
     config.run.keep_checkpoints = 1
     config.data.update(seq_len=128, num_slots=8, rows_per_slot=1)
     config.tokenizer.vocab_size = 640
