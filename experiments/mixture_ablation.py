@@ -81,7 +81,10 @@ def main() -> None:
             for seed in arguments.seeds:
                 found = setting_jobs(setting, SETTINGS[setting](), seed, runs)
                 jobs, refused = jobs + found[0], refused + found[1]
-    failures = run_jobs(jobs, runs, arguments.jobs, console)
+    try:
+        failures = run_jobs(jobs, runs, arguments.jobs, console)
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; the same command goes on from here.") from None
     missing = [*dict.fromkeys(refused), *(f"{f.job.name}: failed" for f in failures)]
     text = write_results(jobs, missing, runs, out)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The methods that are compared: static mixtures, every rule, and replays."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -23,13 +24,8 @@ def static_configs(config: ConfigDict) -> dict[str, ConfigDict]:
         configs[prior] = _changed(config, rule="static", prior=prior)
     for weights_K in simplex_grid(len(config.abilities), GRID_PARTS):
         if len(set(weights_K)) > 1:  # that one is there already
-            static = _changed(config, rule="static", prior="given")
-            for ability, weight in zip(
-                static.abilities.values(), weights_K, strict=True
-            ):
-                ability.weight = weight
             parts = "-".join(str(round(GRID_PARTS * weight)) for weight in weights_K)
-            configs[f"grid_{parts}"] = static
+            configs[f"grid_{parts}"] = _given(config, weights_K)
     return configs
 
 
@@ -88,6 +84,13 @@ def smoke_jobs(runs: Path) -> list[Job]:
 def is_static(method: str) -> bool:
     """Whether a method belongs to the grid that `best_of_grid` chooses from."""
     return method in ("uniform", "proportional") or method.startswith("grid_")
+
+
+def _given(config: ConfigDict, weights_K: Sequence[float]) -> ConfigDict:
+    config = _changed(config, rule="static", prior="given")
+    for ability, weight in zip(config.abilities.values(), weights_K, strict=True):
+        ability.weight = weight
+    return config
 
 
 def _changed(config: ConfigDict, **mixture: str) -> ConfigDict:
