@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.tables import markdown
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -91,11 +93,6 @@ def over_seeds(summaries: dict[int, dict]) -> list[list[str]]:
 
 HEADER = ["seed", "ability", "test loss before", "after", "exact match before", "after"]
 HEADER += ["majority baseline", "final weight", "seconds"]
-
-
-def markdown(header: list[str], table: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def main() -> None:
