@@ -147,7 +147,9 @@ def test_the_applied_weight_is_the_weight_on_average(seed, num_abilities, num_sl
     weights = random_weights(seed, 1, num_abilities, 0.7)[0]
     num_steps = 800
     counts, _ = play(np.tile(weights, (num_steps, 1)), num_slots)
-    applied = np.asarray(objective_weights(weights, num_slots))
+    applied = np.asarray(
+        objective_weights("both", weights, weights, np.zeros(num_slots, int))
+    )
     average = np.mean((counts > 0) * applied, axis=0)
     # The number of steps with the ability is off by at most the credit.
     tolerance = worst_credit(num_abilities) / num_steps * applied + 1e-6

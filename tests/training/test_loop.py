@@ -58,7 +58,7 @@ def test_slots_and_rows_follow_the_weights(tiny_config: ConfigDict, tmp_path: Pa
     slots_TK = slots_TK[~np.isnan(slots_TK).any(axis=1)]
     np.testing.assert_array_equal(slots_TK.sum(axis=0), [16, 12, 4])  # of 8 x 4
     epochs_K = history.per_ability("mixture/epochs")[-1]
-    rows_K = epochs_K * run.train_rows_K
+    rows_K = epochs_K * run.program.composition.rows_per_epoch_C
     assert [w for _, w in summary["weights_path"]] == [[0.5, 0.375, 0.125]] * 2
     np.testing.assert_allclose(
         rows_K[np.isfinite(rows_K)], np.array([32, 24, 8])[np.isfinite(rows_K)]

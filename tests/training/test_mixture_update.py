@@ -8,33 +8,15 @@ import numpy as np
 import pytest
 
 from dcft_jax.evaluation.losses import Scores
-from dcft_jax.mixture import RULES, TIER_RULES
-from dcft_jax.training.composition import Composition, weights_and_shares
+from dcft_jax.mixture import RULES
+from dcft_jax.training.composition import weights_and_shares
 from dcft_jax.training.measured import measure
 from dcft_jax.training.mixture_update import make_feedback, update_mixture
 from dcft_jax.training.state import init_mixture
+from tests.training.compositions import compose
 
 K, N = 2, 4
 NAN = np.nan
-
-
-def compose(**changes) -> Composition:
-    fields = dict(
-        rule=RULES["static"](),
-        tier_rule=TIER_RULES["static"](),
-        actuator="both",
-        prior_K=np.full(K, 0.5, np.float32),
-        size_KT=np.array([[10], [20]]),
-        max_epochs_K=np.zeros(K),
-        tier_KN=np.array([[0, 0, 0, 0], [0, 0, 0, -1]], np.int8),
-        given_reference_K=np.full(K, NAN, np.float32),
-        references="given",
-        num_steps=100,
-        num_slots=4,
-        rows_per_slot=1,
-        eval_every=5,
-    )
-    return Composition(**{**fields, **changes})
 
 
 def scores(loss_sum_N, scored: bool = True) -> Scores:

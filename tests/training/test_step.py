@@ -10,7 +10,6 @@ import pytest
 
 from dcft_jax import sharding
 from dcft_jax.conflict import ENGINES, RESOLVERS, Engine, make_groups
-from dcft_jax.mixture import RULES
 from dcft_jax.models import STACKED, ModelConfig, init
 from dcft_jax.training.state import (
     TrainState,
@@ -20,6 +19,7 @@ from dcft_jax.training.state import (
     wide_to_float,
 )
 from dcft_jax.training.step import make_train_step, slot_loss
+from tests.training.compositions import compose
 
 S, B, L, K = 4, 4, 16, 3
 ABILITY_S = (0, 0, 1, 2)
@@ -50,7 +50,8 @@ def make_batch(seed: int = 0, ability_S=ABILITY_S) -> dict[str, np.ndarray]:
         "segments_SBL": np.broadcast_to(segments_L, shape).astype(np.int32),
         "positions_SBL": np.broadcast_to(in_example_L, shape).astype(np.int32),
         "ability_S": np.asarray(ability_S, np.int32),
-        "credit_K": np.array([0.25, -0.5, 0.25], np.float32),
+        "credit_C": np.array([0.25, -0.5, 0.25], np.float32),
+        "rows_C": B * np.bincount(ability_S, minlength=K).astype(np.int32),
     }
 
 
@@ -68,17 +69,17 @@ def make_engine(config: ModelConfig, resolver="mean", name="materialize", accumu
 
 
 def make_state(config: ModelConfig, optimizer, engine, weights=(0.5, 0.2, 0.3)):
-    rule = RULES["static"]()
+    composition = compose(weights, num_examples=5)
 
     def build() -> TrainState:
         params = init(config, jax.random.key(0))
-        mixture = init_mixture(rule, jnp.asarray(weights, jnp.float32), 5)
+        mixture = init_mixture(composition, 5)
         return init_state(params, optimizer, engine, mixture)
 
     mesh = jax.sharding.get_mesh()
     layout = sharding.concretize(jax.eval_shape(build), mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, layout)
-    return rule, jax.jit(build, out_shardings=shardings)()
+    return composition, jax.jit(build, out_shardings=shardings)()
 
 
 @cache
@@ -97,8 +98,8 @@ def take_step(
     optimizer = optax.sgd(1.0)
     with jax.set_mesh(mesh):
         static = make_engine(config, resolver, engine, accumulate)
-        rule, state = make_state(config, optimizer, static)
-        step = make_train_step(config, optimizer, rule, static)
+        composition, state = make_state(config, optimizer, static)
+        step = make_train_step(config, optimizer, composition, static)
         batch = sharding.place(make_batch(ability_S=ability_S), mesh, config.rules)
         new_state, metrics = jax.jit(step)(state, {}, batch)
         change = jax.tree.map(lambda a, b: a - b, state.params, new_state.params)
@@ -161,7 +162,7 @@ def test_sharded_equals_unsharded(mesh_sizes, accumulate):
     change, state, metrics = take_step(config, "dualproj")
     sharded = take_step(config, "dualproj", accumulate, mesh_sizes)
     assert_close(sharded[0], change, 1e-5)
-    np.testing.assert_array_equal(sharded[1].mixture.rows_K, state.mixture.rows_K)
+    np.testing.assert_array_equal(sharded[1].mixture.rows_C, state.mixture.rows_C)
     np.testing.assert_allclose(
         sharded[2].conflict.cosines_KK, metrics.conflict.cosines_KK, atol=1e-5
     )
@@ -205,16 +206,29 @@ def test_absent_ability_is_masked_not_zero():
     assert np.isnan(metrics.conflict.cosines_KK[2]).all()
     assert metrics.conflict.coefficients_K[2] == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(change))
-    np.testing.assert_array_equal(state.mixture.rows_K, [2 * B, 2 * B, 0])
+    np.testing.assert_array_equal(state.mixture.rows_C, [2 * B, 2 * B, 0])
 
 
 def test_counters_and_credit_follow_the_batch():
     _, state, _ = take_step(model())
     mixture = state.mixture
-    np.testing.assert_array_equal(mixture.rows_K, [2 * B, B, B])
+    np.testing.assert_array_equal(mixture.rows_C, [2 * B, B, B])
     np.testing.assert_array_equal(wide_to_float(mixture.tokens_K2), [48, 24, 24])
-    np.testing.assert_array_equal(mixture.credit_K, make_batch()["credit_K"])
+    np.testing.assert_array_equal(mixture.credit_C, make_batch()["credit_C"])
     assert state.step == 1
+
+
+def test_the_gramian_is_summed_for_the_mixture_rule():
+    _, state, metrics = take_step(model())
+    sums, conflict = state.mixture.train, metrics.conflict
+    np.testing.assert_allclose(sums.loss_K, metrics.loss_sum_K)
+    np.testing.assert_array_equal(sums.count_K, [48, 24, 24])
+    np.testing.assert_allclose(sums.gram_KK, conflict.gram_KK)
+    np.testing.assert_array_equal(sums.gram_count_KK, np.ones((3, 3)))
+    # Only the first ability has two slots to compare.
+    np.testing.assert_array_equal(sums.noise_count_K, [1, 0, 0])
+    np.testing.assert_allclose(sums.signal_K, [conflict.signal_K[0], 0, 0])
+    np.testing.assert_allclose(sums.noise_K, [conflict.noise_K[0] / 48, 0, 0])
 
 
 @pytest.mark.slow
@@ -226,8 +240,8 @@ def test_no_host_callback_and_no_recompilation(engine):
     sizes = dict(zip(sharding.AXES, mesh_sizes, strict=True))
     mesh = sharding.make_mesh(sizes, jax.devices()[: int(np.prod(mesh_sizes))])
     with jax.set_mesh(mesh):
-        rule, state = make_state(config, optimizer, static)
-        step = jax.jit(make_train_step(config, optimizer, rule, static))
+        composition, state = make_state(config, optimizer, static)
+        step = jax.jit(make_train_step(config, optimizer, composition, static))
         batches = [
             sharding.place(make_batch(s, a), mesh, config.rules)
             for s, a in enumerate((ABILITY_S, [0, 1, 1, 2], [2, 2, 2, 2]))
