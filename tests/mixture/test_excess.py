@@ -103,7 +103,6 @@ def test_velocitune_needs_all_three_losses(unknown):
 
 
 def test_auto_mix_align_does_not_feed_the_smoothing_back():
-    """Losses only in the first, so the second row of scores is (1, .1, 0) again."""
     score, c = np.array([1.0, 0.1, 0.0]), 0.2
     q = ascended(ascended(PRIOR, 1.5 * score), 1.5 * score)
     expected = (1 - c) * q + c / 3
@@ -117,19 +116,17 @@ def test_auto_mix_align_does_not_feed_the_smoothing_back():
 @pytest.mark.parametrize("curvature", [[1.0, 1.0], [4.0, 1.0]])
 def test_auto_mix_align_finds_the_best_worst_excess(curvature):
     """Two parabolas `a_k (x - c_k)^2`: at the minimax both excesses are equal."""
-    rule, a = (
-        RULES["auto_mix_align"](step_size=0.05, smoothing=0.0),
-        np.array(curvature),
-    )
+    rule = RULES["auto_mix_align"](step_size=0.05, smoothing=0.0)
+    a, best = np.array(curvature), np.array([1.0, 2.0])
     state, update = rule.init(np.ones(2) / 2), jax.jit(rule.update)
     for _ in range(3000):
         w = np.asarray(rule.weights(state), np.float64)
         x = w[1] * a[1] / (w @ a)  # centres 0 and 1
-        loss = a * (x - np.array([0.0, 1.0])) ** 2
+        excess = a * (x - np.array([0.0, 1.0])) ** 2
         one = replace(
             unmeasured(2),
-            val_loss_K=jnp.asarray(loss + [1.0, 2.0], jnp.float32),
-            reference_loss_K=jnp.asarray([1.0, 2.0], jnp.float32),
+            val_loss_K=jnp.asarray(best + excess, jnp.float32),
+            reference_loss_K=jnp.asarray(best, jnp.float32),
             observed_K=jnp.ones(2, bool),
         )
         state = update(one, state)
