@@ -89,15 +89,18 @@ def _record(state, ratio_K, known_K, warmup_updates) -> CobaState:
     time_WK = _push(state.time_WK, now, known_K)
     slope_K = jax.vmap(_slope, (1, 1), 0)(time_WK, ratio_WK)
     sloped_K = known_K & (time_WK[1] > 0) & (now > warmup_updates)
-    steepest = jnp.max(jnp.where(sloped_K, slope_K, -jnp.inf))
+    slope_WK = _push(state.slope_WK, slope_K, sloped_K)
+    num_slopes_K = jnp.minimum(state.num_slopes_K + sloped_K, window)
+    # An ability that was not measured now still has its last slope.
+    steepest = jnp.max(jnp.where(num_slopes_K > 0, slope_WK[0], -jnp.inf))
     any_slope = jnp.any(sloped_K)
     return CobaState(
         state.prior_K,
         now,
         ratio_WK,
         time_WK,
-        _push(state.slope_WK, slope_K, sloped_K),
-        jnp.minimum(state.num_slopes_K + sloped_K, window),
+        slope_WK,
+        num_slopes_K,
         _push(state.steepest_W, steepest, any_slope),
         jnp.minimum(state.num_steepest + any_slope, window),
     )

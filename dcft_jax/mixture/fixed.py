@@ -16,7 +16,7 @@ from dcft_jax.mixture.simplex import log_of, mix_floor
 def static() -> MixtureRule:
     """The prior, for ever."""
     return MixtureRule(
-        init=lambda prior_K: jnp.asarray(prior_K, jnp.float32),
+        init=lambda prior_K: jnp.array(prior_K, jnp.float32),
         update=lambda feedback, state: state,
         weights=lambda state: state,
     )
