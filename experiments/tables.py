@@ -100,8 +100,10 @@ def _extra(job: Job, runs: Path) -> tuple[int, float]:
     needed = {n.workdir(runs): n for n in _all_needed(job)}
     tokens = sum(_summary(n, runs)["tokens"] for n in needed.values())
     seconds = sum(run_seconds(load_history(workdir)) for workdir in needed)
-    # Passes that a rule asks for beyond evaluations, if the trainer counts any.
-    return tokens, seconds + _summary(job, runs).get("extra_s", 0.0)
+    # And the passes that a rule asks for beyond evaluations.
+    extra_s_T = load_history(job.workdir(runs)).scalar("run/extra_s")
+    passes_s = float(np.sum(~np.isnan(extra_s_T)) * np.nanmedian(extra_s_T))
+    return tokens + _summary(job, runs)["extra_tokens"], seconds + passes_s
 
 
 def _all_needed(job: Job) -> list[Job]:

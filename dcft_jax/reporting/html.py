@@ -94,11 +94,14 @@ def _facts(summary: Mapping[str, Any]) -> str:
     acted = summary["resolver_action_rate"]
     facts = {
         "abilities": ", ".join(summary["abilities"]),
+        "mixture rule": summary["rule"],
         "resolver": summary["resolver"],
         "resolver acted": None if acted is None else f"{acted:.0%} of logged steps",
         "seed": summary["seed"],
         "tokens": f"{summary['tokens']:,}",
         "wall time": duration(summary["wall_s"]),
+        "evaluation": share(summary["eval_s"], summary["wall_s"]),
+        "passes for the mixture": share(summary["extra_s"], summary["wall_s"]),
     }
     if "num_parameters" in summary:
         facts["parameters"] = f"{summary['num_parameters']:,}"
@@ -112,6 +115,10 @@ def _facts(summary: Mapping[str, Any]) -> str:
         if value is not None
     )
     return f"<dl>{''.join(items)}</dl>"
+
+
+def share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%} of the time" if whole else "-"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

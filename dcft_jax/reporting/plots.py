@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcft_jax.reporting import canvas, conflict_plots
+from dcft_jax.reporting import canvas, conflict_plots, mixture_plots
 from dcft_jax.reporting.history import History
 from dcft_jax.reporting.summary import measured
 
@@ -153,6 +153,14 @@ PLOTS = (
         "An exact match at the majority line is what one constant answer scores.",
         "a test evaluation",
         draw_before_after,
+    ),
+    Plot(
+        "repetition",
+        "How often were data repeated?",
+        "Epochs over the train rows. An ability that gets much weight and has few rows "
+        "is seen again and again: `max_epochs` caps that.",
+        "counts of consumed rows",
+        mixture_plots.draw_repetition,
     ),
     Plot(
         "cosines",

@@ -57,6 +57,11 @@ def measured(history: History) -> dict[str, Any]:
         "weights_path": weights_path(history),
         "tokens": int(last(history.scalar("train/tokens")) or 0),
         "wall_s": last(history.scalar("wall_s")) or 0.0,
+        # Compilation included; extra: what the mixture rule asked for.
+        "eval_s": float(np.nansum(history.scalar("run/eval_s"))),
+        "extra_s": float(np.nansum(history.scalar("run/extra_s"))),
+        "extra_tokens": int(np.nansum(history.scalar("run/extra_tokens"))),
+        "rule": history.config["mixture"]["rule"],
         "resolver": history.config["conflict"]["resolver"],
         "resolver_action_rate": _mean(history.scalar("conflict/acted")),
         "seed": history.config["run"]["seed"],
@@ -64,13 +69,22 @@ def measured(history: History) -> dict[str, Any]:
     }
 
 
-def before_after(history: History, ability: str) -> dict[str, float | None]:
-    """Test metrics at step 0 (`_before`) and of the last later test (`_after`)."""
+def before_after(history: History, ability: str) -> dict[str, Any]:
+    """Test metrics at step 0 (`_before`) and of the last later test (`_after`).
+
+    `generalisation_gap` is the test loss minus the loss on the mix-val rows, which the
+    mixture has seen; `best_step` is where the mix-val loss was lowest.
+    """
     result = {}
     for name, metric in _TEST_METRICS.items():
         value_T = history.scalar(f"{metric}/{ability}")
         result[f"{name}_before"] = last(value_T[history.step_T == 0])
         result[f"{name}_after"] = last(value_T[history.step_T > 0])
+    mix_val = last(history.scalar(f"mix_val/loss/{ability}"))
+    result["mix_val_loss_after"] = mix_val
+    result["generalisation_gap"] = _difference(result["test_loss_after"], mix_val)
+    best_step = last(history.scalar(f"mix_val/best_step/{ability}"))
+    result["best_step"] = None if best_step is None else int(best_step)
     return result
 
 
@@ -153,6 +167,10 @@ def last(value_T: np.ndarray) -> float | None:
     """The last value that was measured."""
     known = value_T[~np.isnan(value_T)]
     return float(known[-1]) if known.size else None
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def _mean(value_T: np.ndarray) -> float | None:

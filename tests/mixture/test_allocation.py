@@ -165,5 +165,12 @@ def test_without_the_correction_rare_abilities_lose_weight():
 
 def test_objective_weights():
     weights = np.array([0.0, 0.05, 0.25, 0.7], np.float32)
-    expected = np.array([0.0, 0.25, 0.25, 0.7], np.float32)
-    np.testing.assert_array_equal(jax.jit(objective_weights)(weights, 4), expected)
+    ability_S = np.array([1, 2, 3, 3], np.int32)
+    jitted = jax.jit(objective_weights, static_argnums=0)
+    applied = jitted("both", weights, weights, ability_S)
+    np.testing.assert_allclose(applied, [0.0, 0.25, 0.25, 0.7], rtol=1e-6)
+    applied = jitted("sample", weights, weights, ability_S)
+    np.testing.assert_array_equal(applied, [0, 0.25, 0.25, 0.5])
+    even = np.full(4, 0.25, np.float32)
+    applied = jitted("reweight", weights, even, ability_S)
+    np.testing.assert_allclose(applied, weights, rtol=1e-6)
