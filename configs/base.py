@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
     config.run = ConfigDict(
         dict(
             seed=0,
+            # Work directory of a run to go on from, to more steps or more abilities.
+            continue_from="",
             num_steps=1000,
             eval_every=100,  # mix-val evaluation and mixture update
             save_every=100,

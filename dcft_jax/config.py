@@ -120,6 +120,12 @@ def _check_tiers(field: str, tiers: ConfigDict) -> None:
 def _check_run(run: ConfigDict) -> None:
     names = ("num_steps", "eval_every", "save_every", "log_every", "keep_checkpoints")
     _positive("run", run, names)
+    require(
+        not run.continue_from or (Path(run.continue_from) / "config.json").is_file(),
+        "run.continue_from",
+        run.continue_from,
+        "must be the work directory of a run, or empty",
+    )
 
 
 def _check_data(config: ConfigDict) -> None:

@@ -20,6 +20,7 @@ from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint
+from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
 from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
 from dcft_jax.training.log import StepLog, mixture_metrics
@@ -151,6 +152,8 @@ def save_due(
 
 def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainState:
     state = checkpoint.restore(checkpoints, abstract_state(run))
+    if state is None and run.config.run.continue_from:
+        return continue_run(run)
     if state is None:
         return jit_init(run)
     run.console.print(f"Resuming {run.workdir} at step {int(state.step)}.")

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax.training.continuation import PARTIAL, check_tokenizer
 from dcft_jax.training.run import Run, abstract_state
 
 
@@ -18,16 +19,7 @@ def load_reference(run: Run) -> Any:
     folder = Path(run.config.mixture.reference_run)
     field = f"config.mixture.reference_run = {str(folder)!r}"
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
-        if saved.latest is None:
-            raise ValueError(f"{field}: there is no checkpoint in it")
-        metadata = saved.metadata(saved.latest).custom_metadata or {}
-        mine = run.data.tokenizer.content_hash
-        theirs = metadata.get("tokenizer_hash")
-        if theirs != mine:
-            raise ValueError(
-                f"{field}: it has another tokenizer (hash {theirs}, here {mine}); give "
-                "both runs the same config.tokenizer.path"
-            )
+        check_tokenizer(saved, run, field)
         return _load_params(saved, run, field)
 
 
@@ -35,7 +27,8 @@ def _load_params(saved: ocp.training.Checkpointer, run: Run, field: str) -> Any:
     wanted = abstract_state(run).params
     target = {"state": {"params": wanted}}
     try:
-        state = saved.load_checkpointables(saved.latest, target)["state"]
+        with ocp.Context(pytree_options=PARTIAL):
+            state = saved.load_checkpointables(saved.latest, target)["state"]
     except (ValueError, KeyError) as error:
         shapes = jax.tree.map(lambda leaf: leaf.shape, wanted)
         raise ValueError(

@@ -18,7 +18,12 @@ from dcft_jax.models import check_mesh
 from dcft_jax.sharding import concretize, make_mesh
 from dcft_jax.training.program import Program, build_program
 from dcft_jax.training.state import TrainState
-from dcft_jax.training.workdir import check_data, check_space, open_workdir
+from dcft_jax.training.workdir import (
+    check_data,
+    check_space,
+    keep_tokenizer,
+    open_workdir,
+)
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece")
 
@@ -90,6 +95,7 @@ def open_run(
     folder = open_workdir(workdir, plain_config)
     data = prepare(config, console=console)
     check_data(folder, data.content_hash)
+    keep_tokenizer(folder, data.tokenizer.processor.serialized_model_proto())
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
     program = build_program(config, data.tokenizer.vocab_size, size_KT, tier_KN)

@@ -64,6 +64,15 @@ def check_data(workdir: Path, content_hash: str) -> None:
     write_json(known, {"content_hash": content_hash})
 
 
+def keep_tokenizer(workdir: Path, model: bytes) -> None:
+    """Writes tokenizer.model, for runs that go on from this one."""
+    path = workdir / "tokenizer.model"
+    if not path.exists():
+        scratch = path.with_suffix(".tmp")
+        scratch.write_bytes(model)
+        os.replace(scratch, path)
+
+
 def check_space(workdir: Path, state_bytes: int, keep: int) -> None:
     """Refuses to start a run whose checkpoints will not fit on the disk.
 
