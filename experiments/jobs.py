@@ -61,14 +61,15 @@ def make_job(
     config: ConfigDict,
     after: tuple[Job, ...] = (),
 ) -> Job:
-    """A job with a checked copy of the config.
+    """A job with a copy of the config, checked unless it has to wait for others.
 
     Raises:
       ValueError: the trainer would refuse the config.
     """
     config = from_plain(to_plain(config))
     config.run.seed = seed
-    validate(config)
+    if not after:  # else it names files that are not there yet
+        validate(config)
     return Job(setting, method, seed, to_plain(config), after)
 
 

@@ -30,8 +30,8 @@ def static_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def rule_configs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Every rule there is, from the prior of the setting."""
-    rules = [rule for rule in RULES if rule not in ("static", "replay")]
+    """Every rule that needs no other run, from the prior of the setting."""
+    rules = [rule for rule in RULES if rule not in ("static", "replay", "doremi")]
     configs = {rule: _changed(config, rule=rule) for rule in rules}
     if config.mixture.prior != "uniform":
         configs["static"] = _changed(config, rule="static")  # stays at that prior
@@ -40,9 +40,8 @@ def rule_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def replay_jobs(ours: Job, config: ConfigDict, runs: Path) -> list[Job]:
     """Static controls made from what our rule did: was it the schedule, or where it
-    spent its time on average? None as long as there is no such rule."""
-    if "replay" not in RULES:
-        return []
+    spent its time on average?
+    """
     jobs = []
     for mode in REPLAYS:
         replay = _changed(config, rule="replay")
@@ -51,6 +50,12 @@ def replay_jobs(ours: Job, config: ConfigDict, runs: Path) -> list[Job]:
         name = f"replay_{mode}"
         jobs.append(make_job(ours.setting, name, ours.seed, replay, (ours,)))
     return jobs
+
+
+def doremi_job(uniform: Job, config: ConfigDict, runs: Path) -> Job:
+    """Its reference model is the run on the uniform mixture, as in the paper."""
+    doremi = _changed(config, rule="doremi", reference_run=str(uniform.workdir(runs)))
+    return make_job(uniform.setting, "doremi", uniform.seed, doremi, (uniform,))
 
 
 def setting_jobs(
@@ -63,8 +68,10 @@ def setting_jobs(
             jobs.append(make_job(setting, method, seed, changed))
         except ValueError as error:
             refused.append(f"{setting} / {method}: {error}")
-    for job in [job for job in jobs if job.method == OURS]:
-        jobs += replay_jobs(job, config, runs)
+    by_method = {job.method: job for job in jobs}
+    if OURS in by_method:
+        jobs += replay_jobs(by_method[OURS], config, runs)
+    jobs.append(doremi_job(by_method["uniform"], config, runs))
     return jobs, refused
 
 
