@@ -224,13 +224,17 @@ def _check_mixture(config: ConfigDict) -> None:
         f"needs a reference_loss of every ability, and {unknown} have none: give it, "
         'or set mixture.references = "fitted"',
     )
-    require(
-        REFERENCE_MODEL not in rule.needs or mixture.reference_run,
-        "mixture.reference_run",
-        mixture.reference_run,
-        f'rule "{mixture.rule}" needs the work directory of a finished run of the same '
-        "model",
-    )
+    by_loss = [n for n, a in config.abilities.items() if a.tiers.by == "loss"]
+    for needed, what in (
+        (REFERENCE_MODEL in rule.needs, f'rule "{mixture.rule}"'),
+        (bool(by_loss), f'tiers.by = "loss" of {by_loss}'),
+    ):
+        require(
+            not needed or bool(mixture.reference_run),
+            "mixture.reference_run",
+            mixture.reference_run,
+            f"{what} needs the work directory of a finished run of the same model",
+        )
     for field in ("guard_run", "reference_run"):
         run = mixture[field]
         require(
@@ -332,6 +336,11 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
 
 def _jsonable(value: Any) -> Any:
     return json.loads(json.dumps(value))  # tuples become lists
+
+
+def content_hash(content: Any) -> str:
+    """Twelve hex digits of the `repr` of plain values."""
+    return hashlib.blake2b(repr(content).encode(), digest_size=6).hexdigest()
 
 
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -15,11 +15,8 @@ from dcft_jax.mixture.elastic import carry_over
 from dcft_jax.sharding import match_sharding
 from dcft_jax.training.composition import weights_and_shares
 from dcft_jax.training.run import Run, abstract_state, jit_init
+from dcft_jax.training.saved import PARTIAL, check_tokenizer
 from dcft_jax.training.state import MixtureState, TrainState
-
-PARTIAL = ocp.options.PyTreeOptions(
-    loading=ocp.options.PyTreeOptions.Loading(partial_load=True)
-)
 
 
 def continue_run(run: Run) -> TrainState:
@@ -40,7 +37,7 @@ def continue_run(run: Run) -> TrainState:
     index_K = _places(field, list(old_config["abilities"]), list(run.abilities))
     fresh = jit_init(run)
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
-        check_tokenizer(saved, run, field)
+        check_tokenizer(saved, run.data.tokenizer.content_hash, field)
         old = _load(saved, run, field)
     same_rule = old_config["mixture"]["rule"] == run.config.mixture.rule
     mixture = _carry_mixture(run, old, fresh.mixture, index_K, same_rule)
@@ -55,20 +52,6 @@ def continue_run(run: Run) -> TrainState:
         opt_state=old["opt_state"],
         mixture=match_sharding(mixture, fresh.mixture),
     )
-
-
-def check_tokenizer(saved: ocp.training.Checkpointer, run: Run, field: str) -> None:
-    """Raises ValueError unless the run's tokens mean the same as the saved one's."""
-    if saved.latest is None:
-        raise ValueError(f"{field}: there is no checkpoint in it")
-    metadata = saved.metadata(saved.latest).custom_metadata
-    theirs = metadata.get("tokenizer_hash") if isinstance(metadata, dict) else None
-    mine = run.data.tokenizer.content_hash
-    if theirs != mine:
-        raise ValueError(
-            f"{field}: it has another tokenizer (hash {theirs}, here {mine}); set "
-            "config.tokenizer.path to the tokenizer.model in that folder"
-        )
 
 
 def _places(field: str, old: list[str], new: list[str]) -> list[int]:

@@ -3,16 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from dcft_jax.data import ROW_FIELDS, Rows, eval_batches
 from dcft_jax.evaluation.losses import Scores, score_split
-from dcft_jax.sharding import place
+from dcft_jax.training.eval_rows import EvalSet, place_rows
 from dcft_jax.training.run import Run
-
-# One split of an ability: device batch, example_SBM, scored_SBM.
-EvalSet = list[tuple[dict[str, jax.Array], np.ndarray, np.ndarray]]
 
 
 def place_split(run: Run, split: str) -> list[EvalSet]:
@@ -27,29 +20,15 @@ def place_split(run: Run, split: str) -> list[EvalSet]:
         if name != "train"
     )
     return [
-        _place_rows(run, run.data.rows[name][split], num_segments)
+        place_rows(
+            run.data.rows[name][split],
+            run.config.data,
+            run.mesh,
+            run.program.model.rules,
+            num_segments,
+        )
         for name in run.abilities
     ]
-
-
-def _place_rows(run: Run, rows: Rows, num_segments: int) -> EvalSet:
-    slots = (run.config.data.num_slots, run.config.data.rows_per_slot)
-
-    def pad(x_NM: np.ndarray, fill: int) -> np.ndarray:
-        missing = num_segments - x_NM.shape[1]
-        x_NM = np.pad(x_NM, ((0, 0), (0, missing)), constant_values=fill)
-        return x_NM.reshape(*slots, num_segments)
-
-    sets = []
-    for batch in eval_batches(rows, run.rows_per_step):
-        example_SBM = pad(batch["example_NM"], -1)
-        scored_SBM = pad(batch["scored_NM"], 0)
-        arrays = {name: batch[f"{name}_NL"].reshape(*slots, -1) for name in ROW_FIELDS}
-        arrays["scored"] = scored_SBM
-        sets.append(
-            (place(arrays, run.mesh, run.program.model.rules), example_SBM, scored_SBM)
-        )
-    return sets
 
 
 def score(run: Run, params: Any, sets: Sequence[EvalSet], split: str) -> list[Scores]:

@@ -23,7 +23,7 @@ from dcft_jax.sharding import place, replicate
 from dcft_jax.training.held_out import EvalSet
 from dcft_jax.training.program import make_metric
 from dcft_jax.training.reference import load_reference
-from dcft_jax.training.run import Run
+from dcft_jax.training.run import Run, abstract_state
 from dcft_jax.training.state import TrainState
 from dcft_jax.training.step import LossFn, slot_loss
 
@@ -174,7 +174,9 @@ def _reference_pass(run: Run, mix_val: list[EvalSet]) -> Pass:
     """Another model's losses on the mix-val tokens, computed once."""
     model = run.program.model
     token_losses = jax.jit(partial(_token_losses, model))
-    reference = load_reference(run)
+    reference = load_reference(
+        run.config, run.data.tokenizer.content_hash, abstract_state(run).params
+    )
     reference_losses = [
         [token_losses(reference, batch)[0] for batch, *_ in batches]
         for batches in mix_val

@@ -17,6 +17,7 @@ from dcft_jax.data import Prepared, prepare, preview, tier_streams
 from dcft_jax.models import check_mesh
 from dcft_jax.sharding import concretize, make_mesh
 from dcft_jax.training.program import Program, build_program
+from dcft_jax.training.reference import reference_scorer
 from dcft_jax.training.state import TrainState
 from dcft_jax.training.workdir import (
     check_data,
@@ -93,7 +94,7 @@ def open_run(
     _check_batch(config, mesh)
     plain_config = config_lib.to_plain(config)
     folder = open_workdir(workdir, plain_config)
-    data = prepare(config, console=console)
+    data = prepare(config, console=console, scorer=reference_scorer(config, mesh))
     check_data(folder, data.content_hash)
     keep_tokenizer(folder, data.tokenizer.processor.serialized_model_proto())
     show_data(data, console)

@@ -21,6 +21,7 @@ from dcft_jax.training.passes import transfer, virtual_step
 from dcft_jax.training.run import Run, open_run
 from dcft_jax.training.step import slot_loss
 from tests.conftest import make_tiny_config
+from tests.training.test_continuation import last_state
 from tests.training.test_step import make_batch, make_engine, model
 
 K = 3
@@ -214,6 +215,25 @@ def test_tiers_caps_blocks_and_a_given_curve_in_one_run(
     slots = history.scalar("mixture/slots/maths")
     np.testing.assert_allclose(sum(tier_slots), slots)
     assert summary["abilities"]["code"]["best_step"] is not None
+
+
+@pytest.mark.slow
+def test_tiers_by_the_loss_of_another_run(
+    static: Run, task_files, cache: Path, tmp_path: Path
+):
+    config = make_tiny_config(task_files, cache)
+    config.abilities.maths.tiers.update(by="loss", count=2)
+    with pytest.raises(ValueError, match=r"reference_run = '': tiers.by = .*maths"):
+        open_run(config, tmp_path / "none", QUIET, jax.devices()[:1])
+    config.mixture.reference_run = str(static.workdir)
+    run = open_run(config, tmp_path / "run", QUIET, jax.devices()[:1])
+    plan = run.data.tiers["maths"].plan
+    (low, high), (next_low, _) = plan.ranges
+    assert 0 < low < high <= next_low
+    # The mix-val losses that the run recorded at its end cut at the same place.
+    with jax.set_mesh(static.mesh):
+        sums = np.asarray(last_state(static).mixture.val_loss_sum_KN[0])
+    assert np.corrcoef(sums, plan.mix_val_tier_N)[0, 1] > 0
 
 
 @pytest.mark.slow
