@@ -62,6 +62,23 @@ def write_results(
     return text
 
 
+def chosen(jobs: Sequence[Job], methods: Sequence[str]) -> list[Job]:
+    """The jobs of these methods; BASELINE and jobs that they wait for always are.
+
+    Raises:
+      SystemExit: a method that there is not.
+    """
+    known = list(dict.fromkeys(job.method for job in jobs))
+    unknown = sorted(set(methods) - set(known))
+    if unknown:
+        raise SystemExit(f"--methods: no {unknown}; there are {', '.join(known)}")
+    wanted = {BASELINE, *methods}
+    for job in jobs:
+        if job.method in wanted:
+            wanted |= {needed.method for needed in job.after}
+    return [job for job in jobs if job.method in wanted]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="a minute, no science")
@@ -69,6 +86,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(available_cores()))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS])
+    parser.add_argument("--methods", nargs="+", help="some of them, by name")
     arguments = parser.parse_args()
     console, name = Console(), f"{NAME}_smoke" if arguments.smoke else NAME
     runs = (arguments.out or Path("runs") / name) / "runs"
@@ -81,6 +99,8 @@ def main() -> None:
             for seed in arguments.seeds:
                 found = setting_jobs(setting, SETTINGS[setting](), seed, runs)
                 jobs, refused = jobs + found[0], refused + found[1]
+    if arguments.methods:
+        jobs = chosen(jobs, arguments.methods)
     try:
         failures = run_jobs(jobs, runs, arguments.jobs, console)
     except KeyboardInterrupt:

@@ -1,7 +1,11 @@
 """Eight fake CPU devices for every test, and a run small enough to train in one."""
 
+import atexit
 import json
+import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,15 @@ from ml_collections import ConfigDict
 from configs import base
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Many tests compile the same programs, in several processes: compiled once, for the
+# time of this call.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+if _CACHE not in os.environ:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="dcft-jax-compiled-")
+    atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _tasks() -> dict[str, Callable[[random.Random], tuple[str, str]]]:

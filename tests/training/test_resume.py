@@ -23,7 +23,7 @@ from dcft_jax.training.run import Run, abstract_state, open_run
 from dcft_jax.training.state import TrainState
 
 QUIET = Console(quiet=True)
-TIMES = ("wall_s", "run/eval_s", "train/step_s", "train/tokens_per_s")
+TIMES = ("wall_s", "run/eval_s", "run/extra_s", "train/step_s", "train/tokens_per_s")
 
 
 def final_state(run: Run) -> TrainState:
@@ -71,6 +71,13 @@ def straight(
     config.run.update(save_every=1, keep_checkpoints=100)
     # The most state there is: coefficients of the last step, targets, an average.
     config.conflict.update(engine="lagged", resolver="gradvac", ema_weights=0.9)
+    # And of the mixture: tiers, rotating rows, fitted references, an extra pass.
+    config.abilities.maths.tiers.update(by="length", count=2)
+    config.mixture.update(references="fitted", mix_val_blocks=2)
+    config.mixture.tiers.rule = "bandit"
+    ours = config.mixture.options.mirror_descent
+    ours.update(objective="worst", warmup_updates=0)
+    ours.signals = {"normalised_gap": 1.0, "gradient_alignment": 1.0}
     run = open_run(config, folder / "run", QUIET, jax.devices()[:1])
     train(run)
     return run
