@@ -5,8 +5,8 @@ import numpy as np
 from dcft_jax.mixture.exponentiated_gradient import (
     LOWEST_LOG_WEIGHT,
     exponentiated_gradient,
-    log_of,
 )
+from dcft_jax.mixture.simplex import log_of
 
 
 def test_it_is_the_formula_and_ignores_a_constant():
