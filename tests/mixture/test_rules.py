@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from dcft_jax.mixture import RULES, SIGNALS, mirror_descent, static, unmeasured
+from dcft_jax.mixture import RULES, SIGNALS, mirror_descent, unmeasured
 
 GAP = {"normalised_gap": 1.0}
 DEFAULT_GAP_RULE = mirror_descent(signals=GAP)
@@ -57,7 +57,7 @@ def stack_gaps(gaps_TK, stderr=0.0):
 
 
 def test_static_is_the_prior_for_ever():
-    rule = static()
+    rule = RULES["static"]()
     prior = np.array([0.2, 0.3, 0.5], np.float32)
     state = rule.update(gap_feedback([1.0, 0.0, 0.0]), rule.init(prior))
     np.testing.assert_array_equal(rule.weights(state), prior)
