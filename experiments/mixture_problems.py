@@ -41,8 +41,9 @@ class Problem:
     start_D: jax.Array
     prior_K: jax.Array
     learning_rate: jax.Array
-    eval_noise_K: jax.Array  # standard deviation of a measured loss
-    gradient_noise_K: jax.Array  # of every entry of a gradient
+    eval_noise_UK: jax.Array  # errors of the measured losses
+    eval_stderr_K: jax.Array  # their standard deviation, which the rule is told
+    gradient_noise_UKD: jax.Array  # error of the gradients of an interval
     epochs_K: jax.Array  # epochs per update at weight 1
     overfit_K: jax.Array  # nats per squared epoch memorised
     reference_K: jax.Array  # what the rule is told of e; nan: nothing
@@ -81,39 +82,38 @@ class _Run:
 def simulate(
     rule: MixtureRule,
     problem: Problem,
-    seed: jax.Array,
     probe: Callable[[Any], Any] = lambda state: (),
 ) -> Path:
     """A run with a rule: evaluate, update, train, again; can be jitted.
 
     Args:
-      seed: of the noise.
       probe: of the rule's state after every update; ends up in `probe_U`.
     """
-    key = jax.random.key(seed)
 
     def one(run: _Run, inputs):
-        update, centre_KD, static_K = inputs
-        key_eval, key_train = jax.random.split(jax.random.fold_in(key, update))
+        update, centre_KD, static_K, noise_K, noise_KD = inputs
         loss_K = held_out_loss(problem, centre_KD, run.theta_D, run.memorised_K)
-        noise_K = problem.eval_noise_K * jax.random.normal(key_eval, loss_K.shape)
         run, feedback = _evaluate(problem, run, centre_KD, loss_K + noise_K, update)
         feedback = replace(
-            feedback,
-            static_loss_K=static_K,
-            static_stderr_K=problem.eval_noise_K,
+            feedback, static_loss_K=static_K, static_stderr_K=problem.eval_stderr_K
         )
         state = rule.update(feedback, run.rule)
         weights_K = rule.weights(state)
         interval = jnp.int32(STEPS_PER_UPDATE)
         if rule.interval is not None:
             interval = rule.interval(state)
-        trained = _train(problem, run, centre_KD, weights_K, interval, key_train)
+        trained = _train(problem, run, centre_KD, weights_K, interval, noise_KD)
         path = Path(run.step, weights_K, loss_K, loss_K + noise_K, probe(state))
         return replace(trained, rule=state), path
 
     updates = jnp.arange(len(problem.centre_UKD))
-    inputs = (updates, problem.centre_UKD, problem.static_loss_UK)
+    inputs = (
+        updates,
+        problem.centre_UKD,
+        problem.static_loss_UK,
+        problem.eval_noise_UK,
+        problem.gradient_noise_UKD,
+    )
     return lax.scan(one, _start(rule, problem), inputs)[1]
 
 
@@ -168,11 +168,11 @@ def _evaluate(
     problem: Problem, run: _Run, centre_KD, val_K, update
 ) -> tuple[_Run, Feedback]:
     """What the rule is told, and what the next evaluation is compared with."""
-    noise_K = problem.eval_noise_K
+    stderr_K = problem.eval_stderr_K
     run = replace(
         run,
         initial_K=jnp.where(jnp.isnan(run.initial_K), val_K, run.initial_K),
-        history=record(run.history, update.astype(jnp.float32), val_K, noise_K),
+        history=record(run.history, update.astype(jnp.float32), val_K, stderr_K),
     )
     slope_K, slope_stderr_K = recent_slope(run.history)
     gradient_KD = gradients(problem, centre_KD, run.theta_D)
@@ -181,13 +181,13 @@ def _evaluate(
     feedback = replace(
         unmeasured(len(val_K)),
         val_loss_K=val_K,
-        val_loss_stderr_K=noise_K,
+        val_loss_stderr_K=stderr_K,
         reference_loss_K=problem.reference_K,
         initial_loss_K=run.initial_K,
         progress_K=run.last_K - val_K,
-        progress_stderr_K=jnp.sqrt(2.0) * noise_K,
+        progress_stderr_K=jnp.sqrt(2.0) * stderr_K,
         rise_K=val_K - run.best_K,
-        rise_stderr_K=jnp.sqrt(2.0) * noise_K,
+        rise_stderr_K=jnp.sqrt(2.0) * stderr_K,
         slope_K=slope_K,
         slope_stderr_K=slope_stderr_K,
         train_loss_K=run.train_loss_K,
@@ -199,7 +199,7 @@ def _evaluate(
         observed_K=jnp.ones(len(val_K), bool),
         step=run.step,
         gram_KK=run.gram_KK,
-        grad_noise_K=problem.gradient_noise_K**2 * len(run.theta_D),
+        grad_noise_K=jnp.mean(jnp.sum(problem.gradient_noise_UKD**2, axis=2), axis=0),
         transfer_KK=gradient_KD @ gradient_KD.T,
     )
     best_K = jnp.where(run.best_K <= val_K, run.best_K, val_K)
@@ -216,16 +216,13 @@ def _virtual(problem: Problem, centre_KD, theta_D, gradient_KD):
     return before_K + problem.entropy_K, after_K + problem.entropy_K
 
 
-def _train(problem: Problem, run: _Run, centre_KD, weights_K, interval, key) -> _Run:
-    scale_K1 = problem.gradient_noise_K[:, None]
-
-    def step(i, carry):
+def _train(problem: Problem, run: _Run, centre_KD, weights_K, interval, noise_KD) -> _Run:
+    def step(_, carry):
         theta_D, gram_KK, loss_K = carry
         gradient_KD = gradients(problem, centre_KD, theta_D)
         loss_K += quadratic(problem, centre_KD, theta_D) + problem.entropy_K
         gram_KK += gradient_KD @ gradient_KD.T
-        noise_KD = jax.random.normal(jax.random.fold_in(key, i), gradient_KD.shape)
-        update_D = weights_K @ (gradient_KD + scale_K1 * noise_KD)
+        update_D = weights_K @ (gradient_KD + noise_KD)
         return theta_D - problem.learning_rate * update_D, gram_KK, loss_K
 
     zeros_KK, zeros_K = jnp.zeros_like(run.gram_KK), jnp.zeros_like(weights_K)

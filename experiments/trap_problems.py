@@ -32,7 +32,7 @@ def noise() -> Problem:
         separate([0.3, 0.3, 0.0]),
         entropy_K=jnp.array([0.5, 0.5, 6.0]),
         reference_K=jnp.array([0.5, 0.5, 6.0]),
-        eval_noise_K=jnp.full(3, 0.02),
+        **_eval_noise(0.02),
     )
 
 
@@ -53,7 +53,7 @@ def repetition() -> Problem:
         separate([0.3, 0.3, 0.3]),
         epochs_K=jnp.array([0.05, 0.05, 1.5]),
         overfit_K=jnp.array([0.4, 0.4, 0.4]),
-        eval_noise_K=jnp.full(3, 0.005),
+        **_eval_noise(0.005),
     )
 
 
@@ -65,7 +65,7 @@ def equal(num_updates: int = NUM_UPDATES) -> Problem:
         start_D=jnp.diagonal(problem.centre_UKD[0]),  # all that can be learnt is
         entropy_K=jnp.full(3, 2.0),
         reference_K=jnp.full(3, 1.0),
-        eval_noise_K=jnp.full(3, 0.05),
+        **_eval_noise(0.05, num_updates),
         prior_K=jnp.array([0.2, 0.3, 0.5]),
     )
 
@@ -101,10 +101,19 @@ def _problem(factor_KDD, centre_KD, start_D, num_updates: int) -> Problem:
         start_D=jnp.asarray(start_D, jnp.float32),
         prior_K=jnp.full(size, 1 / size),
         learning_rate=jnp.float32(0.02),
-        eval_noise_K=jnp.zeros(size),
-        gradient_noise_K=jnp.zeros(size),
+        eval_noise_UK=jnp.zeros((num_updates, size)),
+        eval_stderr_K=jnp.zeros(size),
+        gradient_noise_UKD=jnp.zeros(shape),
         epochs_K=jnp.full(size, 0.05),
         overfit_K=jnp.zeros(size),
         reference_K=jnp.full(size, 0.5),
         static_loss_UK=jnp.full((num_updates, size), jnp.nan),
     )
+
+
+def _eval_noise(stderr: float, num_updates: int = NUM_UPDATES, seed: int = 0):
+    noise_UK = stderr * np.random.default_rng(seed).standard_normal((num_updates, 3))
+    return {
+        "eval_noise_UK": jnp.asarray(noise_UK, jnp.float32),
+        "eval_stderr_K": jnp.full(3, stderr),
+    }
