@@ -37,13 +37,17 @@ def learned(state):
 
 
 @functools.cache
-def compiled(margins=None, **changes):
-    rule = mirror_descent(**{**DEFAULTS, **changes}, retain_margin_K=margins)
+def compiled(margins=None, backwards=False, **changes):
+    options = {**DEFAULTS, **changes}
+    if backwards:  # feeds what is learnt already
+        options["signals"] = {"normalised_gap": -1.0}
+    rule = mirror_descent(**options, retain_margin_K=margins)
     return jax.jit(lambda problem: simulate(rule, problem, learned))
 
 
-def run(problem, margins=None, **changes):
-    return jax.tree.map(np.asarray, compiled(margins, **changes)(problem))
+def run(problem, margins=None, backwards=False, **changes):
+    path = compiled(margins, backwards, **changes)(problem)
+    return jax.tree.map(np.asarray, path)
 
 
 @functools.cache
@@ -60,8 +64,9 @@ def run_static(problem, prior_NK=None):
 
 def shares(problem, loss_UK):
     """What is left to learn, of what there was."""
-    left = loss_UK - np.asarray(problem.entropy_K)
-    return left / np.asarray(run_static(problem).loss_UK[0, 0] - problem.entropy_K)
+    entropy_K = np.asarray(problem.entropy_K)
+    range_K = run_static(problem).loss_UK[0, 0] - entropy_K
+    return (loss_UK - entropy_K) / np.maximum(range_K, 1e-6)
 
 
 # ------------------------------------------- closed forms, in numpy and independent
@@ -141,8 +146,8 @@ def test_the_worst_ability_gains_and_a_weaker_anchor_reaches_the_optimum():
     assert left["worst", 1.0] < left["mean", 1.0] < 0.9
     assert left["worst", 0.3] < 0.3
     # An anchor that is weak enough, with small steps, ends at the optimum itself.
-    path = run(problem, anchor=0.02, step_size=0.05, smoothing=0.0, floor=0.0)
-    np.testing.assert_allclose(path.weights_UK[-1], best_K, atol=0.04)
+    path = run(problem, anchor=0.001, step_size=0.15, smoothing=0.0, floor=0.0)
+    np.testing.assert_allclose(path.weights_UK[-1], best_K, atol=0.02)
     assert shares(problem, path.loss_UK)[-1].max() < best + 0.05 * (prior - best)
 
 
@@ -191,7 +196,7 @@ def retaining(shift):
     )
 
 
-@pytest.mark.parametrize(("shift", "margin"), [(0.6, 0.02), (1.0, 0.02)])
+@pytest.mark.parametrize(("shift", "margin"), [(0.8, 0.02), (1.0, 0.02)])
 def test_a_retained_ability_keeps_its_margin_and_the_targets_gain(shift, margin):
     problem = retaining(shift)
     path = run(problem, (margin, None, None), objective="constrained")
@@ -206,8 +211,8 @@ def test_a_retained_ability_keeps_its_margin_and_the_targets_gain(shift, margin)
     assert path.loss_UK[-100:, 0].max() - 0.5 <= margin + 0.005
     assert best - 0.002 <= end_K[1] <= best + 0.015
     assert end_K[2] < 0.005
-    free = run(problem).loss_UK[-1] - 0.5  # the same without the constraint
-    assert free[0] > 1.2 * margin
+    prior_K = run_static(problem).loss_UK[0, -1] - 0.5
+    assert prior_K[0] > 1.5 * margin  # the constraint does bind
 
 
 def test_a_slack_constraint_gives_its_weight_away():
@@ -230,7 +235,8 @@ def test_an_ability_without_anything_to_learn_gains_no_weight(reference):
     path = run(problem)
     weight_U = path.weights_UK[:, 2]
     assert weight_U[2:60].max() < (0.28 if reference == 6.0 else 0.35)
-    assert weight_U.max() < 1 / 3 + 0.04 and weight_U.mean() <= 1 / 3 + 0.005
+    assert weight_U.max() < 1 / 3 + 0.06 and weight_U.mean() <= 1 / 3 + 0.005
+    assert weight_U[-100:].mean() < 1 / 3 + 0.02
     assert np.all(path.loss_UK[-1, :2] < 0.51)
 
 
@@ -322,29 +328,23 @@ def noisy(problem, stderr=0.005, seed=1):
     )
 
 
-BACKWARDS = dict(signals={"normalised_gap": -1.0}, anchor=0.3)  # feeds what is learnt
 
 
-@pytest.mark.parametrize("source", ["given", "fitted"])
-def test_the_guard_engages_when_the_prior_would_do_better_and_releases(source):
-    problem = noisy(separate([0.3, 0.1, 0.05]))
+def test_the_guard_engages_when_the_prior_would_do_better_and_releases():
+    problem = noisy(separate([1.2, 0.6, 0.3]))
     static = run_static(problem)
-    guarded = problem
-    warmup = 16
-    if source == "given":
-        guarded = replace(problem, static_loss_UK=jnp.asarray(static.loss_UK[0]))
-    options = dict(**BACKWARDS, warmup_updates=warmup)
+    guarded = replace(problem, static_loss_UK=jnp.asarray(static.loss_UK[0]))
+    options = dict(backwards=True, anchor=0.3)
     path = run(guarded, **options, guard=3.0)
     open_path = run(problem, **options)
     level_U = path.probe_U["level"]
-    assert np.all(level_U[:warmup] == 0) and level_U.max() == 1
-    released_U = (level_U[:-1] > 0) & (level_U[1:] == 0)
-    assert released_U.any()
+    assert level_U[:100].max() == 1 and np.all(level_U[-100:] < 1)
+    assert (level_U[-100:] == 0).mean() > 0.9
     engaged_U = level_U == 1
     floored = (1 - FLOOR) / 3 + FLOOR / 3
     np.testing.assert_allclose(path.weights_UK[engaged_U], floored, rtol=1e-5)
     mean = {
-        name: shares(problem, loss_UK)[warmup:].mean()
+        name: shares(problem, loss_UK).mean()
         for name, loss_UK in (
             ("static", static.loss_UK[0]),
             ("guarded", path.loss_UK),
