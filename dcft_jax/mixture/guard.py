@@ -52,7 +52,9 @@ def compare(
         feedback.step.astype(jnp.float32), feedback.val_loss_K.shape
     )
     loss_K = jnp.where(at_prior & feedback.observed_K, feedback.val_loss_K, jnp.nan)
-    history = record(state.history, step_K, loss_K, feedback.val_loss_stderr_K)
+    error_K = feedback.val_loss_stderr_K
+    error_K = jnp.where(jnp.isfinite(error_K), error_K, jnp.nan)  # unknown
+    history = record(state.history, step_K, loss_K, error_K)
     law = fit_power_law(history)
     fitted_K, fit_stderr_K = predict(law, step_K)
     fit_stderr_K = jnp.sqrt(fit_stderr_K**2 + law.noise_K**2)
