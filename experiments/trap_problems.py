@@ -82,6 +82,20 @@ def conflict() -> Problem:
     return _problem(factor_KDD, centre_KD, start_D, NUM_UPDATES)
 
 
+def tour() -> Problem:
+    """For the eye: ability 0 is learnt early and hard again half way, ability 1 is slow,
+    ability 2 is all entropy."""
+    problem = separate([2.0, 0.1, 0.0])
+    moved_UKD = problem.centre_UKD.at[SHIFT:, 0].set(0.0)
+    return replace(
+        problem,
+        centre_UKD=moved_UKD,
+        entropy_K=jnp.array([0.5, 0.5, 4.0]),
+        reference_K=jnp.array([0.5, 0.5, 4.0]),
+        **_eval_noise(0.02),
+    )
+
+
 TRAPS = {
     "noise": noise,
     "saturation": saturation,

@@ -66,12 +66,12 @@ def test_levels_rise_by_a_half_and_sink_by_a_quarter():
 
 
 def test_what_is_certain_but_small_or_large_but_uncertain_does_not_count():
-    static = np.full((6, K), 2.0)
+    static = np.full((12, K), 2.0)
     level, _ = levels(stacked(static + 0.019, static), 0)  # below 1 % of the range
     assert np.all(level == 0)
     one_bad = static + np.array([0.1, -0.05, -0.05])  # the mean is what counts
     assert np.all(levels(stacked(one_bad, static), 0)[0] == 0)
-    unsure = replace(stacked(static + 0.1, static), static_stderr_K=jnp.full((6, K), 1.0))
+    unsure = replace(stacked(static + 0.1, static), static_stderr_K=jnp.full((12, K), 1.0))
     assert np.all(levels(unsure, 0)[0] == 0)
 
 
@@ -89,11 +89,11 @@ def test_without_a_static_run_the_warmup_is_extrapolated():
 
 
 def test_an_update_without_measurement_keeps_the_level():
-    static = np.full((4, K), 2.0)
+    static = np.full((12, K), 2.0)
     given = stacked(static + 0.1, static)
-    seen_U1 = jnp.array([True, True, False, False])[:, None]
+    seen_U1 = (jnp.arange(12) < 2)[:, None]
     level, excess = levels(replace(given, observed_K=given.observed_K & seen_U1), 0)
-    np.testing.assert_allclose(level, [0.5, 1, 1, 1])
+    np.testing.assert_allclose(level, [0.5] + 11 * [1])
     assert np.all(np.isfinite(excess))
 
 
