@@ -216,7 +216,9 @@ def _virtual(problem: Problem, centre_KD, theta_D, gradient_KD):
     return before_K + problem.entropy_K, after_K + problem.entropy_K
 
 
-def _train(problem: Problem, run: _Run, centre_KD, weights_K, interval, noise_KD) -> _Run:
+def _train(
+    problem: Problem, run: _Run, centre_KD, weights_K, interval, noise_KD
+) -> _Run:
     def step(_, carry):
         theta_D, gram_KK, loss_K = carry
         gradient_KD = gradients(problem, centre_KD, theta_D)

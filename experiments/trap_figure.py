@@ -24,31 +24,25 @@ def weights_figure(
     num_rows = -(-len(paths) // COLUMNS)
     figure = Figure(figsize=(9.2, 0.7 + 1.55 * num_rows), layout="constrained")
     figure.patch.set_facecolor("white")
-    grid = figure.subplots(
+    panels = figure.subplots(
         num_rows, COLUMNS, sharex=True, sharey=True, squeeze=False
-    ).flat
-    last = max(path.step_U[-1] for path in paths.values() if len(path.step_U))
-    last = min(last, min(path.step_U[-1] for path in paths.values()))
-    for axes, (rule, path) in zip(grid, paths.items(), strict=False):
+    )
+    last = min(path.step_U[-1] for path in paths.values())
+    for axes, (rule, path) in zip(panels.flat, paths.items(), strict=False):
         canvas.style(axes)
         canvas.label(axes, rule, "", "")
         axes.axvline(shift, color=canvas.INK, linewidth=0.6, linestyle=":")
         for k, name in enumerate(names):
             style = canvas.line_style(k)
-            axes.step(
-                path.step_U,
-                path.weights_UK[:, k],
-                where="post",
-                linewidth=1.3,
-                label=name,
-                **style,
-            )
+            weight_U = path.weights_UK[:, k]
+            axes.plot(path.step_U, weight_U, linewidth=1.0, label=name, **style)
         axes.set_xlim(0, last)
         axes.set_ylim(0, 1)
-    for axes in list(grid)[len(paths) :]:
+    for axes in panels.flat[len(paths) :]:
         axes.set_visible(False)
     canvas.legend(figure, figure.axes[0])
-    figure.supxlabel("optimizer step", fontsize=9.5, color=canvas.INK)
+    for axes in panels[-1]:
+        axes.set_xlabel("optimizer step", fontsize=9.5)
     figure.supylabel("mixture weight", fontsize=9.5, color=canvas.INK)
     return figure
 

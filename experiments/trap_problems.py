@@ -46,8 +46,8 @@ def saturation() -> Problem:
 def repetition() -> Problem:
     """Ability 2 is so small that its share of the prior is half an epoch per update.
 
-    Then 1.5 of the epochs that are memorised are repetitions, which costs 0.9 nats; below
-    a weight of 2 / 15 they cost none.
+    Then 1.5 of the epochs that are memorised are repetitions, which costs 0.9 nats;
+    below a weight of 2 / 15 they cost none.
     """
     return replace(
         separate([0.3, 0.3, 0.3]),
@@ -83,8 +83,7 @@ def conflict() -> Problem:
 
 
 def tour() -> Problem:
-    """For the eye: ability 0 is learnt early and hard again half way, ability 1 is slow,
-    ability 2 is all entropy."""
+    """For the eye: one learnt early and hard again half way, one slow, one entropy."""
     problem = separate([2.0, 0.1, 0.0])
     moved_UKD = problem.centre_UKD.at[SHIFT:, 0].set(0.0)
     return replace(

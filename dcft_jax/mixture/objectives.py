@@ -42,9 +42,9 @@ def focus(
 
     `z <- z^(1 - eta lambda) exp(eta gap / max gap)`: Group DRO (Sagawa et al. 2020,
     arXiv:1911.08731) on normalised gaps, anchored to the uniform distribution as the
-    weights are to the prior. Gaps are taken as shares of the largest (of 0.1, if that is
-    more): all shrink in training, and against the anchor z would become uniform when
-    the worst one matters most. An unknown gap counts as the mean of the others.
+    weights are to the prior. Gaps are taken as shares of the largest (of 0.1, if that
+    is more): all shrink in training, and against the anchor z would become uniform
+    when the worst one matters most. An unknown gap counts as the mean of the others.
     """
     gap_K = normalised_gap(feedback)
     known_K = jnp.isfinite(gap_K)

@@ -43,13 +43,14 @@ def init_overfit(num_abilities: int) -> OverfitState:
 def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
     """Flags an ability whose loss rises on held-out rows and not on train rows.
 
-    The rise is that over the best evaluation so far, on the same rows. It counts from
-    `2 + sqrt(log n)` standard errors on, because the best of n evaluations looks better
-    than it is by up to `sqrt(2 log n)` errors of one of them, and from 2 % of what there
-    was to learn; two in a row flag. If the loss on train rows rose by half as much, the
-    ability is being forgotten or its data became harder: then it needs its weight, and
-    there is no flag. The flag also goes when the rise is half of what counts, which
-    training on the others may bring about. Without a train loss nothing is flagged.
+    The rise is that over the best evaluation so far, on the same rows, less what the
+    loss on train rows rose since. It counts from `2 + sqrt(log n)` standard errors on,
+    because the best of n evaluations looks better than it is by up to `sqrt(2 log n)`
+    errors of one of them, and from 2 % of what there was to learn; two in a row flag.
+    Where train rows have half of the rise, the ability is being forgotten or its data
+    became harder: it needs its weight, and there is no flag. The flag also goes when the
+    rise is half of what counts, which training on the others may bring about. Without
+    a train loss nothing is flagged.
     """
     rise_K, num_K = feedback.rise_K, jnp.maximum(state.num_rises_K, 1)
     errors_K = SIGNIFICANT + jnp.sqrt(jnp.log(num_K.astype(jnp.float32)))
@@ -60,12 +61,13 @@ def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
     measured_K = feedback.observed_K & jnp.isfinite(feedback.train_loss_K)
     train_K = jnp.clip(feedback.train_loss_K, -MAX_LOSS, MAX_LOSS)
     comparable_K = measured_K & state.trained_K & known_K
-    shared_K = train_K - state.train_loss_K >= SHARED * rise_K
-    rises_K = (rise_K > least_K) & ~shared_K
+    train_rise_K = jnp.maximum(train_K - state.train_loss_K, 0.0)
+    shared_K = comparable_K & (rise_K > least_K) & (train_rise_K >= SHARED * rise_K)
+    alone_K = rise_K - jnp.where(comparable_K, train_rise_K, 0.0)
+    rises_K = (alone_K > least_K) & ~shared_K
     streak_K = jnp.where(rises_K, jnp.minimum(state.streak_K + 1, PATIENCE), 0)
     streak_K = jnp.where(comparable_K, streak_K, state.streak_K)
-    over_K = known_K & (rise_K <= RECOVERED * least_K)
-    over_K |= comparable_K & (rise_K > least_K) & shared_K
+    over_K = known_K & (shared_K | (alone_K <= RECOVERED * least_K))
     # Without a rise there is nothing before this evaluation that was better.
     best_K = measured_K & (~(rise_K > 0) | ~state.trained_K)
     return OverfitState(

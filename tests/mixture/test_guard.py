@@ -71,7 +71,9 @@ def test_what_is_certain_but_small_or_large_but_uncertain_does_not_count():
     assert np.all(level == 0)
     one_bad = static + np.array([0.1, -0.05, -0.05])  # the mean is what counts
     assert np.all(levels(stacked(one_bad, static), 0)[0] == 0)
-    unsure = replace(stacked(static + 0.1, static), static_stderr_K=jnp.full((12, K), 1.0))
+    unsure = replace(
+        stacked(static + 0.1, static), static_stderr_K=jnp.full((12, K), 1.0)
+    )
     assert np.all(levels(unsure, 0)[0] == 0)
 
 

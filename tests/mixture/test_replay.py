@@ -76,7 +76,7 @@ def test_weights_before_the_first_update_are_the_first(run):
 
 
 def test_another_run_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match="mixture.mode is median, expected one of"):
+    with pytest.raises(ValueError, match=r"mixture.mode is median, expected one of"):
         replayed(run, "median")
     with pytest.raises(ValueError, match=r"replay.run .* abilities .*expected a run"):
         RULES["replay"](run, NAMES[::-1], NUM_STEPS, 0)

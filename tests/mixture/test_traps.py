@@ -170,8 +170,8 @@ GRID = np.array(
 def test_regret_against_the_best_fixed_mixture(make, allowed):
     """The mean loss over the whole run, against 171 mixtures and the prior.
 
-    Where abilities end at different times, a fixed mixture cannot follow. With noise the
-    best one starves the ability without anything to learn, which the anchor forbids.
+    Where abilities end at different times, a fixed mixture cannot follow. With noise
+    the best one starves the ability without anything to learn; the anchor forbids it.
     """
     problem = make()
     loss_NUK = run_static(problem, GRID / 20).loss_UK
@@ -326,8 +326,6 @@ def noisy(problem, stderr=0.005, seed=1):
         eval_noise_UK=jnp.asarray(noise_UK, jnp.float32),
         eval_stderr_K=jnp.full(3, stderr),
     )
-
-
 
 
 def test_the_guard_engages_when_the_prior_would_do_better_and_releases():
