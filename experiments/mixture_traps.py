@@ -63,11 +63,12 @@ with its defaults; a number in bold fell into the trap. See trap_problems.py.
 - **saturation**: updates until an ability that was learnt early, and whose data become
   hard again, has more weight than in the prior; passed up to 10, if it had less before.
   200: never.
-- **repetition**: final held-out loss of a small ability that overfits at the prior, as a
-  share of what there was to learn; passed up to 0.25.
-- **equal**: largest distance of a weight from the prior (0.2, 0.3, 0.5) when nothing but
-  noise tells the abilities apart; passed up to 0.1.
-- **conflict**: final gap of the worst ability over that at the prior; passed up to 1.01.
+- **repetition**: final held-out loss of a small ability that overfits at the prior, as
+  a share of what there was to learn; passed up to 0.25.
+- **equal**: largest distance of a weight from the prior (0.2, 0.3, 0.5) when nothing
+  but noise tells the abilities apart; passed up to 0.1.
+- **conflict**: final gap of the worst ability over that at the prior; passed up to
+  1.01.
 
 `aioli` trains 50 steps between its sweeps and so, in 400 updates, more than the others;
 its sweeps count as weights. `msft` does not roll back here. Rules that climb gradients
@@ -86,7 +87,6 @@ def run_rule(label: str) -> dict[str, Path]:
     name, options = CONTESTANTS[label]
     rule = RULES[name](**options)
     run = jax.jit(jax.vmap(lambda problem: simulate(rule, problem)))
-    # One problem after the other on the host, all at once on the device.
     paths = jax.tree.map(np.asarray, run(_stacked()))
     return {
         problem: jax.tree.map(lambda leaf, i=i: leaf[i], paths)

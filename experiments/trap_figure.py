@@ -24,9 +24,7 @@ def weights_figure(
     num_rows = -(-len(paths) // COLUMNS)
     figure = Figure(figsize=(9.2, 0.7 + 1.55 * num_rows), layout="constrained")
     figure.patch.set_facecolor("white")
-    panels = figure.subplots(
-        num_rows, COLUMNS, sharex=True, sharey=True, squeeze=False
-    )
+    panels = figure.subplots(num_rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     last = min(path.step_U[-1] for path in paths.values())
     for axes, (rule, path) in zip(panels.flat, paths.items(), strict=False):
         canvas.style(axes)

@@ -48,9 +48,9 @@ def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
     because the best of n evaluations looks better than it is by up to `sqrt(2 log n)`
     errors of one of them, and from 2 % of what there was to learn; two in a row flag.
     Where train rows have half of the rise, the ability is being forgotten or its data
-    became harder: it needs its weight, and there is no flag. The flag also goes when the
-    rise is half of what counts, which training on the others may bring about. Without
-    a train loss nothing is flagged.
+    became harder: it needs its weight, and there is no flag. The flag also goes when
+    the rise is half of what counts, which training on the others may bring about.
+    Without a train loss nothing is flagged.
     """
     rise_K, num_K = feedback.rise_K, jnp.maximum(state.num_rises_K, 1)
     errors_K = SIGNIFICANT + jnp.sqrt(jnp.log(num_K.astype(jnp.float32)))

@@ -22,6 +22,7 @@ from experiments.trap_problems import (
     repetition,
     saturation,
     separate,
+    tour,
 )
 
 DEFAULTS = rule_options()["mirror_descent"].to_dict()
@@ -248,6 +249,13 @@ def test_a_saturated_ability_gives_way_and_recovers_when_it_is_hard_again():
     assert weight_U[SHIFT + 3] > 1 / 3  # within three updates
     assert not path.probe_U["flagged_K"].any()  # harder data are no overfitting
     assert path.loss_UK[-1, 0] < 0.51
+
+
+def test_noise_after_a_shift_is_no_overfitting():
+    """The best before the shift was lucky, and is out of reach for a long time."""
+    path = run(tour())
+    assert not path.probe_U["flagged_K"].any()
+    assert path.weights_UK[SHIFT + 4, 0] > 1 / 3
 
 
 @pytest.mark.parametrize("mode", ["floor", "exclude"])
