@@ -126,5 +126,6 @@ def test_mixed_batches_of_32_give_the_weights_of_single_ability_batches(variant)
     for one in sums:
         np.testing.assert_allclose(one.loss_K / one.count_K, expected_K, rtol=1e-5)
     np.testing.assert_allclose(mixtures[0].weights_K, mixtures[1].weights_K, rtol=1e-5)
-    # The train losses reached the weights.
-    assert np.all(np.diff(mixtures[0].weights_K) > 0.01)
+    # The train losses, which rise with k, reached the weights.
+    weights_K = np.asarray(mixtures[0].weights_K)
+    assert np.all(np.diff(weights_K) > 1e-3) and np.ptp(weights_K) > 0.1
