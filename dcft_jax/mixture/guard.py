@@ -13,6 +13,7 @@ from dcft_jax.mixture.signals import learnable_range
 # Smaller differences do not matter, however certain; as a share of what there was.
 MIN_EXCESS = 0.01
 ENGAGE, RELEASE = 0.5, 0.25  # change of the level per update
+LARGEST = 1e6  # a broken measurement must not become inf in a sum
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +52,9 @@ def compare(
         feedback.step.astype(jnp.float32), feedback.val_loss_K.shape
     )
     loss_K = jnp.where(at_prior & feedback.observed_K, feedback.val_loss_K, jnp.nan)
-    history = record(state.history, step_K, loss_K, feedback.val_loss_stderr_K)
+    error_K = feedback.val_loss_stderr_K
+    error_K = jnp.where(jnp.isfinite(error_K), error_K, jnp.nan)  # unknown
+    history = record(state.history, step_K, loss_K, error_K)
     law = fit_power_law(history)
     fitted_K, fit_stderr_K = predict(law, step_K)
     fit_stderr_K = jnp.sqrt(fit_stderr_K**2 + law.noise_K**2)
@@ -61,6 +64,8 @@ def compare(
     excess_K = (feedback.val_loss_K - static_K) / learnable_range(feedback)
     stderr_K = stderr_K / learnable_range(feedback)
     known_K = feedback.observed_K & jnp.isfinite(excess_K) & jnp.isfinite(stderr_K)
+    excess_K = jnp.clip(excess_K, -LARGEST, LARGEST)
+    stderr_K = jnp.minimum(stderr_K, LARGEST)
     number = jnp.maximum(jnp.sum(known_K), 1)
     mean = jnp.sum(jnp.where(known_K, excess_K, 0.0)) / number
     error = jnp.sqrt(jnp.sum(jnp.where(known_K, stderr_K**2, 0.0))) / number

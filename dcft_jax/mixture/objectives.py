@@ -17,6 +17,8 @@ OBJECTIVES = ("mean", "worst", "constrained")
 # Multipliers of constraints: 0.5 pulls at a weight like an average target ability.
 DUAL_START, DUAL_LEAST, DUAL_MOST = 0.5, 0.02, 2.0
 DUAL_STEP = 4.0
+# Gaps are compared with the largest one, or with this if that is less.
+MIN_GAP = 0.1
 
 
 @jax.tree_util.register_dataclass
@@ -38,14 +40,17 @@ def focus(
 ) -> ObjectiveState:
     """The adversary of the min-max problem `min_w max_z sum_k z_k gap_k`.
 
-    `z <- z^(1 - eta lambda) exp(eta gap)`: Group DRO (Sagawa et al. 2020,
+    `z <- z^(1 - eta lambda) exp(eta gap / max gap)`: Group DRO (Sagawa et al. 2020,
     arXiv:1911.08731) on normalised gaps, anchored to the uniform distribution as the
-    weights are to the prior. A gap that is not known counts as the mean of the others.
+    weights are to the prior. Gaps are taken as shares of the largest (of 0.1, if that
+    is more): all shrink in training, and against the anchor z would become uniform
+    when the worst one matters most. An unknown gap counts as the mean of the others.
     """
     gap_K = normalised_gap(feedback)
     known_K = jnp.isfinite(gap_K)
     mean = jnp.sum(jnp.where(known_K, gap_K, 0.0)) / jnp.maximum(jnp.sum(known_K), 1)
     gap_K = jnp.clip(jnp.where(known_K, gap_K, mean), 0.0, 10.0)
+    gap_K = gap_K / jnp.maximum(jnp.max(gap_K), MIN_GAP)
     log_K = (1.0 - step_size * anchor) * state.log_importance_K + step_size * gap_K
     log_K = jnp.maximum(jax.nn.log_softmax(log_K), -20.0)
     return ObjectiveState(log_K, state.log_dual_K)

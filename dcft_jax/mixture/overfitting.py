@@ -1,4 +1,4 @@
-"""Abilities that only get worse on held-out rows give up their weight."""
+"""Abilities that only learn their train rows by heart give up their weight."""
 
 from dataclasses import dataclass
 
@@ -14,39 +14,69 @@ SIGNIFICANT = 2.0  # standard errors
 # also moves with the last steps taken, by a few percent of what there was to learn.
 MIN_RISE = 0.02
 PATIENCE = 2  # updates in a row
+# A rise of which train rows have at least this share is no overfitting.
+SHARED = 0.5
+RECOVERED = 0.5  # of the rise that counts
+MAX_LOSS = 1e6  # a broken measurement must not become inf in a difference
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OverfitState:
+    num_rises_K: jax.Array  # int32, how many rises were measured
+    train_loss_K: jax.Array  # float32, when the held-out loss was best; 0 if unknown
+    trained_K: jax.Array  # bool, whether that is known
     streak_K: jax.Array  # int32, updates in a row with a significant rise
     flagged_K: jax.Array  # bool
 
 
 def init_overfit(num_abilities: int) -> OverfitState:
     return OverfitState(
+        num_rises_K=jnp.zeros(num_abilities, jnp.int32),
+        train_loss_K=jnp.zeros(num_abilities, jnp.float32),
+        trained_K=jnp.zeros(num_abilities, bool),
         streak_K=jnp.zeros(num_abilities, jnp.int32),
         flagged_K=jnp.zeros(num_abilities, bool),
     )
 
 
 def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
-    """Flags an ability whose loss has risen over its best, on the same rows.
+    """Flags an ability whose loss rises on held-out rows and not on train rows.
 
-    A rise counts from two standard errors and 2 % of what there was to learn on; two
-    in a row flag. The flag goes when the ability is as good as at its best again, which
-    training on the others may bring about.
+    The rise is that over the best evaluation so far, on the same rows, less what the
+    loss on train rows rose since. It counts from `2 + sqrt(log n)` standard errors on,
+    because the best of n evaluations looks better than it is by up to `sqrt(2 log n)`
+    errors of one of them, and from 2 % of what there was to learn; two in a row flag.
+    Where train rows have half of the rise, the ability is being forgotten or its data
+    became harder: it needs its weight, and there is no flag. The flag also goes when
+    the rise is half of what counts, which training on the others may bring about.
+    Without a train loss nothing is flagged.
     """
-    floor_K = jnp.maximum(
-        SIGNIFICANT * feedback.rise_stderr_K, MIN_RISE * learnable_range(feedback)
+    rise_K, num_K = feedback.rise_K, jnp.maximum(state.num_rises_K, 1)
+    errors_K = SIGNIFICANT + jnp.sqrt(jnp.log(num_K.astype(jnp.float32)))
+    least_K = jnp.maximum(
+        errors_K * feedback.rise_stderr_K, MIN_RISE * learnable_range(feedback)
     )
-    known_K = feedback.observed_K & jnp.isfinite(feedback.rise_K)
-    rises_K = feedback.rise_K > floor_K
-    streak_K = jnp.where(rises_K, state.streak_K + 1, 0)
-    streak_K = jnp.where(known_K, jnp.minimum(streak_K, PATIENCE), state.streak_K)
-    recovered_K = known_K & (feedback.rise_K <= 0)
-    flagged_K = (state.flagged_K & ~recovered_K) | (streak_K >= PATIENCE)
-    return OverfitState(streak_K, flagged_K)
+    known_K = feedback.observed_K & jnp.isfinite(rise_K) & jnp.isfinite(least_K)
+    measured_K = feedback.observed_K & jnp.isfinite(feedback.train_loss_K)
+    train_K = jnp.clip(feedback.train_loss_K, -MAX_LOSS, MAX_LOSS)
+    comparable_K = measured_K & state.trained_K & known_K
+    train_rise_K = jnp.maximum(train_K - state.train_loss_K, 0.0)
+    shared_K = comparable_K & (rise_K > least_K) & (train_rise_K >= SHARED * rise_K)
+    alone_K = rise_K - jnp.where(comparable_K, train_rise_K, 0.0)
+    rises_K = (alone_K > least_K) & ~shared_K
+    streak_K = jnp.where(rises_K, jnp.minimum(state.streak_K + 1, PATIENCE), 0)
+    streak_K = jnp.where(comparable_K, streak_K, state.streak_K)
+    over_K = known_K & (shared_K | (alone_K <= RECOVERED * least_K))
+    # Without a rise there is nothing before this evaluation that was better.
+    best_K = measured_K & (~(rise_K > 0) | ~state.trained_K)
+    return OverfitState(
+        num_rises_K=state.num_rises_K + known_K,
+        train_loss_K=jnp.where(best_K, train_K, state.train_loss_K),
+        trained_K=state.trained_K | measured_K,
+        streak_K=jnp.where(over_K, 0, streak_K),
+        flagged_K=(state.flagged_K | (streak_K >= PATIENCE)) & ~over_K,
+    )
 
 
 def held_back(weights_K: jax.Array, flagged_K: jax.Array, most: float) -> jax.Array:

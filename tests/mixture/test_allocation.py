@@ -1,12 +1,11 @@
 """Counts that follow the weights, with the bound that the module promises."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcft_jax.mixture import allocate, objective_weights
+from dcft_jax.mixture import allocate
 
 many = settings(deadline=None, max_examples=60)
 
@@ -135,42 +134,3 @@ def test_bad_arguments_are_refused(arguments, message):
     weights, credit, num_slots = arguments
     with pytest.raises(ValueError, match=message):
         allocate(np.array(weights), np.array(credit, np.float32), num_slots)
-
-
-@many
-@given(
-    seed=st.integers(0, 10_000),
-    num_abilities=st.integers(1, 8),
-    num_slots=st.integers(1, 12),
-)
-def test_the_applied_weight_is_the_weight_on_average(seed, num_abilities, num_slots):
-    weights = random_weights(seed, 1, num_abilities, 0.7)[0]
-    num_steps = 800
-    counts, _ = play(np.tile(weights, (num_steps, 1)), num_slots)
-    applied = np.asarray(
-        objective_weights("both", weights, weights, np.zeros(num_slots, int))
-    )
-    average = np.mean((counts > 0) * applied, axis=0)
-    # The number of steps with the ability is off by at most the credit.
-    tolerance = worst_credit(num_abilities) / num_steps * applied + 1e-6
-    assert np.all(np.abs(average - weights) <= tolerance)
-
-
-def test_without_the_correction_rare_abilities_lose_weight():
-    weights = np.array([0.05, 0.95], np.float32)
-    counts, _ = play(np.tile(weights, (800, 1)), 4)
-    naive = np.mean((counts > 0) * weights, axis=0)
-    np.testing.assert_allclose(naive, [4 * 0.05**2, 0.95], rtol=0.02)
-
-
-def test_objective_weights():
-    weights = np.array([0.0, 0.05, 0.25, 0.7], np.float32)
-    ability_S = np.array([1, 2, 3, 3], np.int32)
-    jitted = jax.jit(objective_weights, static_argnums=0)
-    applied = jitted("both", weights, weights, ability_S)
-    np.testing.assert_allclose(applied, [0.0, 0.25, 0.25, 0.7], rtol=1e-6)
-    applied = jitted("sample", weights, weights, ability_S)
-    np.testing.assert_array_equal(applied, [0, 0.25, 0.25, 0.5])
-    even = np.full(4, 0.25, np.float32)
-    applied = jitted("reweight", weights, even, ability_S)
-    np.testing.assert_allclose(applied, weights, rtol=1e-6)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from dcft_jax.mixture import SIGNALS, mirror_descent, static, unmeasured
+from dcft_jax.mixture import RULES, SIGNALS, mirror_descent, unmeasured
 
 GAP = {"normalised_gap": 1.0}
 DEFAULT_GAP_RULE = mirror_descent(signals=GAP)
@@ -57,7 +57,7 @@ def stack_gaps(gaps_TK, stderr=0.0):
 
 
 def test_static_is_the_prior_for_ever():
-    rule = static()
+    rule = RULES["static"]()
     prior = np.array([0.2, 0.3, 0.5], np.float32)
     state = rule.update(gap_feedback([1.0, 0.0, 0.0]), rule.init(prior))
     np.testing.assert_array_equal(rule.weights(state), prior)
@@ -184,39 +184,81 @@ def test_the_average_is_bias_corrected():
 # ----------------------------------------------------- always on the simplex
 
 
-@pytest.mark.parametrize("anchor", [0.0, 0.2])
-def test_adversarial_feedback_for_1e5_updates(anchor):
-    """Huge, tiny, infinite and missing values: on the simplex, floors and caps kept."""
-    caps = [0.5, 1.0, 0.4, 1.0]
-    rule = mirror_descent(anchor=anchor, floor=0.1, max_weight_K=caps)
+NASTY = jnp.array([0.0, 1.0, -1.0, 1e30, -1e30, jnp.inf, jnp.nan, 1e-30])
+MEASURED = (
+    "val_loss_K",
+    "val_loss_stderr_K",
+    "reference_loss_K",
+    "initial_loss_K",
+    "progress_K",
+    "progress_stderr_K",
+    "rise_K",
+    "rise_stderr_K",
+    "train_loss_K",
+    "static_loss_K",
+    "static_stderr_K",
+)
 
-    def one(state, key):
-        keys = jax.random.split(key, 3)
-        values = jnp.array([0.0, 1.0, -1.0, 1e30, -1e30, jnp.inf, jnp.nan, 1e-30])
-        pick = jax.random.choice(keys[0], values, (6, 4))
+
+def play_adversary(rule, num_updates, least, most_K):
+    """Huge, tiny, infinite and missing values; whether the weights stay sound."""
+
+    def one(carry, key):
+        state, step = carry
+        keys = jax.random.split(key)
+        pick = jax.random.choice(keys[0], NASTY, (len(MEASURED), 4))
         feedback = replace(
             unmeasured(4),
-            val_loss_K=pick[0],
-            val_loss_stderr_K=pick[1],
-            reference_loss_K=pick[2],
-            initial_loss_K=pick[3],
-            progress_K=pick[4],
-            progress_stderr_K=pick[5],
+            **dict(zip(MEASURED, pick, strict=True)),
             observed_K=jax.random.bernoulli(keys[1], 0.8, (4,)),
+            step=step,
         )
         state = rule.update(feedback, state)
         weights = rule.weights(state)
         sound = jnp.all(jnp.isfinite(weights)) & (jnp.abs(weights.sum() - 1) < 1e-5)
-        sound &= jnp.all(weights >= 0.1 / 4 - 1e-6)
-        sound &= jnp.all(weights <= jnp.array(caps) + 1e-6)
-        return state, (sound, weights)
+        sound &= jnp.all(weights >= least - 1e-6) & jnp.all(weights <= most_K + 1e-6)
+        return (state, step + 1), (sound, weights)
 
-    start = rule.init(np.ones(4) / 4)
-    keys = jax.random.split(jax.random.key(0), 100_000)
-    state, (sound, path) = jax.jit(lambda: jax.lax.scan(one, start, keys))()
+    start = (rule.init(np.ones(4) / 4), jnp.int32(0))
+    keys = jax.random.split(jax.random.key(0), num_updates)
+    (state, _), out = jax.jit(lambda: jax.lax.scan(one, start, keys))()
+    return state, *out
+
+
+def check_state(state):
+    """No nan but for what was not measured, and no infinity at all."""
+    history, excess = state.guard.history, state.guard.excess
+    missing = [history.position_TK, history.loss_TK, history.stderr_TK, excess]
+    assert not any(np.any(np.isinf(leaf)) for leaf in missing)
+    measured = replace(state, guard=replace(state.guard, history=None, excess=None))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(measured))
+
+
+@pytest.mark.parametrize(
+    ("anchor", "objective"), [(0.0, "worst"), (0.2, "constrained")]
+)
+def test_adversarial_feedback_for_1e5_updates(anchor, objective):
+    caps = [0.5, 1.0, 0.4, 1.0]
+    margins = [0.1, None, None, None] if objective == "constrained" else None
+    rule = mirror_descent(
+        anchor=anchor,
+        floor=0.1,
+        max_weight_K=caps,
+        objective=objective,
+        retain_margin_K=margins,
+    )
+    state, sound, path = play_adversary(rule, 100_000, 0.1 / 4, jnp.array(caps))
     assert np.all(sound)
     assert np.std(path, axis=0).min() > 0.01  # the feedback did reach the weights
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    check_state(state)
+
+
+def test_adversarial_feedback_with_a_guard_and_exclusion():
+    rule = mirror_descent(guard=2.0, overfitting="exclude", warmup_updates=8)
+    state, sound, path = play_adversary(rule, 3000, 0.0, jnp.ones(4))
+    assert np.all(sound) and np.any(path == 0) and np.any(path > 0.5)
+    assert np.isfinite(state.guard.excess)
+    check_state(state)
 
 
 def test_one_sided_feedback_for_1e5_updates_recovers_quickly():
@@ -330,7 +372,7 @@ def test_the_trap_catches_a_rule_that_follows_raw_loss(monkeypatch):
     monkeypatch.setitem(SIGNALS, "raw_loss", lambda feedback: feedback.val_loss_K)
     rule = mirror_descent(signals={"raw_loss": 1.0})
     path = train_towards_reference(rule, 200, **TRAP)
-    assert path[-1, 2] > 0.8
+    assert path[-1, 2] > 0.5  # as far as the anchor lets it
 
 
 def test_a_saturated_ability_falls_to_the_floor_and_comes_back():
@@ -341,7 +383,7 @@ def test_a_saturated_ability_falls_to_the_floor_and_comes_back():
     start = rule.init(np.ones(3) / 3)
     path = np.asarray(run(rule, start, stack_gaps(np.vstack([easy, hard_again])))[1])
     assert np.all(path >= floor / 3 - 1e-6)
-    assert path[39, 0] < 0.1
+    assert path[39, 0] < 0.18  # e^-1 of the others, which is as far as it goes
     assert path[-1, 0] > 1 / 3
 
 
@@ -403,6 +445,30 @@ def test_bad_settings_are_refused(fields, message):
 def test_caps_for_another_number_of_abilities_are_refused():
     with pytest.raises(ValueError, match="2 entries for 3 abilities"):
         mirror_descent(max_weight_K=[0.5, 1.0]).init(np.ones(3) / 3)
+
+
+OF_THE_RUN = {
+    "proportional": dict(sizes_K=[1, 2, 3]),
+    "temperature": dict(sizes_K=[1, 2, 3]),
+    "dmt": dict(sizes_K=[1, 2, 3], num_steps=4, general=[2]),
+    "random_walk": dict(seed=0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"replay"}))  # it needs a run
+def test_rules_resume_bit_exactly_from_their_state(name):
+    rule = RULES[name](**OF_THE_RUN.get(name, {}))
+    prior = np.array([0.2, 0.3, 0.5], np.float32)
+    gaps = np.random.default_rng(0).random((6, 3))
+    update = jax.jit(rule.update)
+    state, states = rule.init(prior), []
+    for gap in gaps:
+        state = update(gap_feedback(gap), state)
+        states.append(state)
+    host = jax.tree.map(np.asarray, states[2])
+    for gap in gaps[3:]:
+        host = update(gap_feedback(gap), host)
+    np.testing.assert_array_equal(rule.weights(host), rule.weights(states[-1]))
 
 
 def test_the_order_of_the_signals_does_not_matter():
