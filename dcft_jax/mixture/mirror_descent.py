@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -106,16 +107,9 @@ def mirror_descent(
     coefficients_J = jnp.asarray([signals[name] for name in names], jnp.float32)
 
     def init(prior_K):
-        prior_K = jnp.asarray(prior_K, jnp.float32)
-        for name, value_K in (
-            ("max_weight", caps_K),
-            ("retain_margin", margin_K),
-        ):
-            if value_K is not None and value_K.shape != prior_K.shape:
-                raise ValueError(
-                    f"{name} has {len(value_K)} entries for {len(prior_K)} abilities."
-                )
-        return _init(prior_K, len(signals), warmup_updates)
+        _check_length("max_weight", caps_K, prior_K)
+        _check_length("retain_margin", margin_K, prior_K)
+        return _init(jnp.asarray(prior_K, jnp.float32), len(signals), warmup_updates)
 
     def update(feedback, state):
         observed = jnp.any(feedback.observed_K)
@@ -146,16 +140,8 @@ def mirror_descent(
             num_updates=state.num_updates + observed,
         )
 
-    def weights(state):
-        level = state.guard.level
-        log_K = (1.0 - level) * state.log_weights_K + level * state.log_prior_K
-        weights_K = mix_floor(jax.nn.softmax(log_K), floor)
-        if overfitting != "ignore":
-            most = floor / len(weights_K) if overfitting == "floor" else 0.0
-            weights_K = held_back(weights_K, state.overfit.flagged_K, most)
-        return weights_K if caps_K is None else cap(weights_K, caps_K)
-
     needs = frozenset().union(*(NEEDS_OF_SIGNALS.get(name, ()) for name in names))
+    weights = partial(_weights, floor, overfitting, caps_K)
     return MixtureRule(init, update, weights, needs)
 
 
@@ -182,6 +168,23 @@ def _step(state, score_K, step_size, anchor, floor) -> jax.Array:
     # would sink without end). A prior below the floor stays reachable.
     lowest_K = jnp.minimum(jnp.log(floor / len(log_K)), state.log_prior_K)
     return jnp.maximum(log_K, lowest_K)
+
+
+def _weights(floor, overfitting, caps_K, state: MirrorDescentState) -> jax.Array:
+    level = state.guard.level
+    log_K = (1.0 - level) * state.log_weights_K + level * state.log_prior_K
+    weights_K = mix_floor(jax.nn.softmax(log_K), floor)
+    if overfitting != "ignore":
+        most = floor / len(weights_K) if overfitting == "floor" else 0.0
+        weights_K = held_back(weights_K, state.overfit.flagged_K, most)
+    return weights_K if caps_K is None else cap(weights_K, caps_K)
+
+
+def _check_length(name: str, value_K, prior_K) -> None:
+    if value_K is not None and len(value_K) != len(prior_K):
+        raise ValueError(
+            f"{name} has {len(value_K)} entries for {len(prior_K)} abilities."
+        )
 
 
 def _check(step_size, anchor, floor, smoothing, min_spread, guard) -> None:

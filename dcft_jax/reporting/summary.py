@@ -108,7 +108,8 @@ def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
 def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the before/after table, one row per ability."""
     header = ["ability", "test loss before", "test loss after", "exact match before"]
-    header += ["exact match after", "majority baseline", "final weight"]
+    header += ["exact match after", "majority baseline", "test - mix-val loss"]
+    header += ["final weight"]
     abilities = summary["abilities"]
     path = summary["weights_path"]
     weights = path[-1][1] if path else [None] * len(abilities)
@@ -120,7 +121,8 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
             for when in ("before", "after")
         ]
         baseline = with_error(record.get("majority_baseline"), None, "%")
-        rows.append([ability, *tests, baseline, with_error(weight, None, "")])
+        gap = with_error(record.get("generalisation_gap"), None, "")
+        rows.append([ability, *tests, baseline, gap, with_error(weight, None, "")])
     return header, rows
 
 

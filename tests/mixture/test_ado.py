@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcft_jax.mixture import ado, unmeasured
+from dcft_jax.mixture import unmeasured
+from dcft_jax.mixture.ado import ado
 
 PRIOR = np.array([0.2, 0.3, 0.5])
 LAW = np.array(

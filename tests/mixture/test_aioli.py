@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcft_jax.mixture import aioli, unmeasured
+from dcft_jax.mixture import unmeasured
+from dcft_jax.mixture.aioli import aioli
 
 PRIOR = np.array([0.2, 0.3, 0.5])
 LAW = np.array([[0.5, 0.1, 0.05], [0.2, 0.3, -0.1], [0.0, 0.15, 0.4]])  # A

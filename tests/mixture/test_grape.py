@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcft_jax.mixture import grape
+from dcft_jax.mixture.grape import grape
 from tests.mixture.gradient_feedback import feedback_of, make_gradients, normalised
 
 PRIOR = np.array([0.1, 0.2, 0.3, 0.4])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dcft_jax.mixture import pike
+from dcft_jax.mixture.pike import pike
 from tests.mixture.gradient_feedback import feedback_of, make_gradients, normalised
 
 PRIOR = np.array([0.1, 0.2, 0.3, 0.4])
