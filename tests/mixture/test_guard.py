@@ -12,6 +12,7 @@ from dcft_jax.mixture.guard import compare, init_guard
 
 K = 3
 STDERR = 0.01
+QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
 
 def stacked(loss_UK, static_UK=None):
@@ -37,7 +38,7 @@ def stacked(loss_UK, static_UK=None):
     return jax.vmap(one)(jnp.arange(num_updates), loss_UK, static_UK)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, compiler_options=QUICK)
 def levels(feedback, warmup, threshold=3.0):
     def one(state, inputs):
         update, given = inputs
