@@ -87,8 +87,8 @@ def mirror_descent(
       min_spread: scores that differ by less are not scaled up to differ by 1.
       objective: "mean", "worst" or "constrained".
       retain_margin_K: nats above the bound that are allowed, >= 0; None for targets.
-      overfitting: an ability that gets worse on held-out rows (see `watch`) sinks to
-        the "floor", or gets weight 0 ("exclude"), or is left alone ("ignore").
+      overfitting: an ability that learns its train rows by heart (see `watch`) sinks
+        towards the "floor", or gets weight 0 ("exclude"), or is left alone ("ignore").
       guard: standard errors by which the run may be worse than the prior alone before
         the weights go back to it (see `compare`); 0: no guard. Without
         `static_loss_K` it needs at least 8 warm-up updates to fit its curve to.
@@ -174,9 +174,11 @@ def _weights(floor, overfitting, caps_K, state: MirrorDescentState) -> jax.Array
     level = state.guard.level
     log_K = (1.0 - level) * state.log_weights_K + level * state.log_prior_K
     weights_K = mix_floor(jax.nn.softmax(log_K), floor)
-    if overfitting != "ignore":
-        most = floor / len(weights_K) if overfitting == "floor" else 0.0
-        weights_K = held_back(weights_K, state.overfit.flagged_K, most)
+    if overfitting == "floor":
+        weights_K = held_back(weights_K, state.overfit.kept_K, floor / len(weights_K))
+    if overfitting == "exclude":
+        kept_K = jnp.where(state.overfit.flagged_K, 0.0, 1.0)
+        weights_K = held_back(weights_K, kept_K, 0.0)
     return weights_K if caps_K is None else cap(weights_K, caps_K)
 
 

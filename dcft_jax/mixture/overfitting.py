@@ -17,6 +17,7 @@ PATIENCE = 2  # updates in a row
 # A rise of which train rows have at least this share is no overfitting.
 SHARED = 0.5
 RECOVERED = 0.5  # of the rise that counts
+LEAST_KEPT = 2.0**-10
 MAX_LOSS = 1e6  # a broken measurement must not become inf in a difference
 
 
@@ -28,6 +29,7 @@ class OverfitState:
     trained_K: jax.Array  # bool, whether that is known
     streak_K: jax.Array  # int32, updates in a row with a significant rise
     flagged_K: jax.Array  # bool
+    kept_K: jax.Array  # float32, in (0, 1]: share of its weight that it keeps
 
 
 def init_overfit(num_abilities: int) -> OverfitState:
@@ -37,6 +39,7 @@ def init_overfit(num_abilities: int) -> OverfitState:
         trained_K=jnp.zeros(num_abilities, bool),
         streak_K=jnp.zeros(num_abilities, jnp.int32),
         flagged_K=jnp.zeros(num_abilities, bool),
+        kept_K=jnp.ones(num_abilities, jnp.float32),
     )
 
 
@@ -51,6 +54,10 @@ def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
     became harder: it needs its weight, and there is no flag. The flag also goes when
     the rise is half of what counts, which training on the others may bring about.
     Without a train loss nothing is flagged.
+
+    The share of its weight that a flagged ability keeps halves with every update, and
+    doubles again without the flag: all at once it would be forgotten, which costs more
+    than what it overfits.
     """
     rise_K, num_K = feedback.rise_K, jnp.maximum(state.num_rises_K, 1)
     errors_K = SIGNIFICANT + jnp.sqrt(jnp.log(num_K.astype(jnp.float32)))
@@ -70,22 +77,27 @@ def watch(feedback: Feedback, state: OverfitState) -> OverfitState:
     over_K = known_K & (shared_K | (alone_K <= RECOVERED * least_K))
     # Without a rise there is nothing before this evaluation that was better.
     best_K = measured_K & (~(rise_K > 0) | ~state.trained_K)
+    flagged_K = (state.flagged_K | (streak_K >= PATIENCE)) & ~over_K
+    kept_K = jnp.where(flagged_K, state.kept_K / 2, jnp.minimum(2 * state.kept_K, 1.0))
+    kept_K = jnp.maximum(kept_K, LEAST_KEPT)
     return OverfitState(
         num_rises_K=state.num_rises_K + known_K,
         train_loss_K=jnp.where(best_K, train_K, state.train_loss_K),
         trained_K=state.trained_K | measured_K,
         streak_K=jnp.where(over_K, 0, streak_K),
-        flagged_K=(state.flagged_K | (streak_K >= PATIENCE)) & ~over_K,
+        flagged_K=flagged_K,
+        kept_K=jnp.where(feedback.observed_K, kept_K, state.kept_K),
     )
 
 
-def held_back(weights_K: jax.Array, flagged_K: jax.Array, most: float) -> jax.Array:
-    """Flagged abilities get at most `most`, the others the rest in their proportions.
+def held_back(weights_K: jax.Array, kept_K: jax.Array, least: float) -> jax.Array:
+    """Abilities keep a share of their weights, the others divide the rest as theirs.
 
-    If all are flagged there is nobody to give to, and nothing changes.
+    Those that keep all of it are the others. If there are none, nothing changes. A
+    weight does not fall below `least` by this.
     """
-    held_K = flagged_K & ~jnp.all(flagged_K)
-    lowered_K = jnp.minimum(weights_K, most)
+    held_K = (kept_K < 1) & ~jnp.all(kept_K < 1)
+    lowered_K = jnp.maximum(kept_K * weights_K, jnp.minimum(weights_K, least))
     rest = 1.0 - jnp.sum(jnp.where(held_K, lowered_K, 0.0))
     free = jnp.sum(jnp.where(held_K, 0.0, weights_K))
     raised_K = weights_K * rest / jnp.where(free > 0, free, 1.0)

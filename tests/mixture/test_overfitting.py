@@ -137,5 +137,18 @@ def test_the_first_known_train_loss_stands_in_for_the_best():
 )
 def test_held_back_weights_go_to_the_others(flagged, most, expected):
     weights = jnp.array([0.2, 0.3, 0.5], jnp.float32)
-    held = held_back(weights, jnp.array(flagged), most)
+    kept = jnp.where(jnp.array(flagged), 0.0, 1.0)
+    held = held_back(weights, kept, most)
     np.testing.assert_allclose(held, expected, rtol=1e-6)
+
+
+def test_what_is_kept_halves_with_the_flag_and_doubles_without():
+    state, kept = init_overfit(1), []
+    for row in [BEST, (0.1, 1.4), *[(0.1, 1.3)] * 3, *[(0.0, 1.3)] * 4]:
+        state = step(feedback(*row), state)
+        kept.append(float(state.kept_K[0]))
+    assert kept == [1, 1, 0.5, 0.25, 0.125, 0.25, 0.5, 1, 1]
+    half = held_back(jnp.array([0.2, 0.3, 0.5]), jnp.array([0.5, 1.0, 1.0]), 0.05)
+    np.testing.assert_allclose(half, [0.1, 0.3375, 0.5625], rtol=1e-6)
+    bottom = held_back(jnp.array([0.2, 0.3, 0.5]), jnp.array([0.1, 1.0, 1.0]), 0.05)
+    assert float(bottom[0]) == pytest.approx(0.05)
