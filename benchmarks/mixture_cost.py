@@ -10,9 +10,10 @@ the steps of the whole run take in the same round.
 
 `static` trains the model that all rules look at. What evaluation measures is the same
 for all rules, so it is timed once a round; how often it happens is the rule's own
-affair (`aioli`). Not in the table: `replay`, which needs a finished run as long as this
-one and makes no pass; its update is a look-up. And what `msft` does with checkpoints:
-it saves one at every update and reads one when it goes back.
+affair (`aioli`). On a busy machine pin one core and use `--clock cpu`.
+
+Not in the table: `replay`, which needs a finished run as long as this one and makes no
+pass; its update is a look-up. And the checkpoints of `msft`, one at every update.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +39,29 @@ from dcft_jax.mixture import RULES
 from dcft_jax.sharding import match_sharding, set_cpu_devices
 from dcft_jax.training.held_out import EvalSet, place_split
 from dcft_jax.training.log import mixture_metrics
-from dcft_jax.training.loop import (
-    evaluate_split,
-    next_slots,
-    read_mixture,
-    train,
-)
+from dcft_jax.training.loop import evaluate_split, next_slots, read_mixture, train
 from dcft_jax.training.measured import Measured, measure
 from dcft_jax.training.passes import Pass, make_passes, run_passes
 from dcft_jax.training.program import build_program
 from dcft_jax.training.run import Run, jit_init, open_run, tier_sizes
 from dcft_jax.training.state import MixtureState, TrainState
 
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 OURS = "mirror_descent"
+
+
+def _options(**options: Any) -> dict[str, Any]:
+    return {"options": {OURS: options}}
+
+
 # Rows beyond the rules with their defaults: name -> (rule, fields of `mixture`).
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mirror_descent, guard": (OURS, {"options": {OURS: {"guard": 2.0}}}),
-    "mirror_descent, fitted references": (OURS, {"references": "fitted"}),
-    "mirror_descent, gradient_alignment": (
+    f"{OURS}, guard": (OURS, _options(guard=2.0, warmup_updates=8)),
+    f"{OURS}, fitted references": (OURS, {"references": "fitted"}),
+    f"{OURS}, gradient_alignment": (
         OURS,
-        {"options": {OURS: {"signals": {"gradient_alignment": 1.0}}}},
+        _options(signals={"gradient_alignment": 1.0}),
     ),
 }
 
@@ -114,22 +119,24 @@ def make_sides(base: Run, mix_val: list[EvalSet], reference: str) -> list[Side]:
     return sides
 
 
-def train_steps(run: Run, state: TrainState, number: int) -> tuple[TrainState, float]:
+def train_steps(
+    run: Run, state: TrainState, number: int, clock: Clock
+) -> tuple[TrainState, float]:
     """Steps as the loop takes them, metrics read one step late; seconds per step."""
-    started, host, pending = time.perf_counter(), read_mixture(state), None
+    started, host, pending = clock(), read_mixture(state), None
     for _ in range(number):
         batch, _, host = next_slots(run, host)
         state, metrics = run.program.train_step(state, {}, batch)
         jax.device_get(pending)
         pending = metrics
     jax.block_until_ready(state)
-    return state, (time.perf_counter() - started) / number
+    return state, (clock() - started) / number
 
 
 def evaluate(
-    run: Run, state: TrainState, mix_val: list[EvalSet]
+    run: Run, state: TrainState, mix_val: list[EvalSet], clock: Clock
 ) -> tuple[Measured, float]:
-    started, mixture = time.perf_counter(), state.mixture
+    started, mixture = clock(), state.mixture
     scores, _ = evaluate_split(run, state.params, mix_val, "mix_val")
     composition = run.program.composition
     measured = measure(
@@ -139,25 +146,32 @@ def evaluate(
         composition.tier_KN,
         composition.size_KT.shape[1],
     )
-    return measured, time.perf_counter() - started
+    return measured, clock() - started
 
 
 def update(
-    side: Side, state: TrainState, rule_state: Any, measured: Measured, step: int
+    side: Side,
+    state: TrainState,
+    rule_state: Any,
+    measured: Measured,
+    step: int,
+    clock: Clock,
 ) -> Update:
     """The rule's passes and update, and what the loop reads of it on the host."""
     mixture = dataclasses.replace(state.mixture, rule=rule_state)
     state = dataclasses.replace(state, mixture=mixture)
+    started = clock()
     extra, costs = run_passes(side.passes, state, step)
-    started = time.perf_counter()
+    passed = clock()
     program = side.run.program
     new = program.update_mixture(mixture, measured, extra, jnp.int32(step))
     new = match_sharding(new, mixture)
     mixture_metrics(program.composition, side.run.abilities, measured, new)
     read_mixture(dataclasses.replace(state, mixture=new))
     jax.block_until_ready(new)
-    seconds = time.perf_counter() - started
-    return Update(new, extra, costs["run/extra_s"], seconds, costs["run/extra_tokens"])
+    return Update(
+        new, extra, passed - started, clock() - passed, costs["run/extra_tokens"]
+    )
 
 
 def count_updates(side: Side, first: Update, measured: Measured) -> int:
@@ -178,7 +192,7 @@ def count_updates(side: Side, first: Update, measured: Measured) -> int:
 
 
 def measure_rounds(
-    sides: list[Side], mix_val: list[EvalSet], rounds: int, steps: int
+    sides: list[Side], mix_val: list[EvalSet], rounds: int, steps: int, clock: Clock
 ) -> tuple[list[Round], dict[str, int]]:
     """The counted rounds, and how many updates each side makes in a run."""
     static = next(side for side in sides if side.name == "static")
@@ -186,13 +200,14 @@ def measure_rounds(
     prior_K = jnp.asarray(static.run.program.composition.prior_K)
     rules = {s.name: s.run.program.composition.rule.init(prior_K) for s in sides}
     for number in range(rounds + 1):
-        state, step_s = train_steps(static.run, state, steps)
+        state, step_s = train_steps(static.run, state, steps, clock)
         rules["static"] = state.mixture.rule  # the one it had was donated
-        measured, evaluation_s = evaluate(static.run, state, mix_val)
+        measured, evaluation_s = evaluate(static.run, state, mix_val, clock)
         step = number * static.run.config.run.eval_every
         done: dict[str, Update] = {}
         for side in sides:
-            done[side.name] = update(side, state, rules[side.name], measured, step)
+            rule_state = rules[side.name]
+            done[side.name] = update(side, state, rule_state, measured, step, clock)
             rules[side.name] = done[side.name].mixture.rule
             if not number:
                 updates[side.name] = count_updates(side, done[side.name], measured)
@@ -236,15 +251,18 @@ def table(run: Run, rounds: list[Round], updates: dict[str, int]) -> list[str]:
     return lines
 
 
-def describe(run: Run, rounds: list[Round], num_batches: int) -> str:
+def describe(run: Run, rounds: list[Round], num_batches: int, clock: str) -> str:
     step_s = statistics.median(r.step_s for r in rounds)
     ratio = statistics.median(r.evaluation_s / r.step_s for r in rounds)
+    rows = sum(len(run.data.rows[name]["mix_val"]) for name in run.abilities)
+    filled = 100 * rows / (num_batches * run.rows_per_step)
+    cores = len(os.sched_getaffinity(0))
     return (
-        f"jax {jax.__version__}, devices: {len(jax.devices())}, CPU cores: "
-        f"{len(os.sched_getaffinity(0))}, rounds: {len(rounds)}. A step takes "
-        f"{1000 * step_s:.0f} ms, an evaluation ({num_batches} forward passes of a "
-        f"batch as large as a step's) the time of {ratio:.1f} steps; a run of "
-        f"{run.num_steps} steps evaluates every {run.config.run.eval_every}. "
+        f"jax {jax.__version__}, devices: {len(jax.devices())}, CPU cores: {cores}, "
+        f"rounds: {len(rounds)}, {clock} time. A step takes {1000 * step_s:.0f} ms, an "
+        f"evaluation ({num_batches} forward passes of a batch as large as a step's, "
+        f"{filled:.0f} % full) the time of {ratio:.1f} steps; a run of {run.num_steps} "
+        f"steps evaluates every {run.config.run.eval_every}. "
         "All shares are of the time, or the tokens, of the training steps."
     )
 
@@ -253,6 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="in each round")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     config = quickstart.get_config()
@@ -266,12 +285,17 @@ def main() -> None:
         with jax.set_mesh(base.mesh):
             mix_val = place_split(base, "mix_val")
             sides = make_sides(base, mix_val, reference)
-            found = measure_rounds(sides, mix_val, arguments.rounds, arguments.steps)
-    rounds, updates = found
+            rounds, updates = measure_rounds(
+                sides,
+                mix_val,
+                arguments.rounds,
+                arguments.steps,
+                CLOCKS[arguments.clock],
+            )
     text = [
         " ".join(["`python -m benchmarks.mixture_cost", *sys.argv[1:]]) + "`",
         "",
-        describe(base, rounds, sum(map(len, mix_val))),
+        describe(base, rounds, sum(map(len, mix_val)), arguments.clock),
         "",
         *table(base, rounds, updates),
     ]

@@ -1,5 +1,6 @@
 """Code in the documentation runs."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -98,18 +99,17 @@ def test_the_line_that_replays_a_run_is_the_config_of_one(tmp_path: Path):
 def test_the_rule_of_the_mixture_page_is_one():
     names: dict = {}
     exec(block_with("docs/mixture.md", "MixtureRule("), names)
-    rule = names["softmax_of_progress"]()
-    feedback = unmeasured(3)
-    state = rule.init(jnp.full(3, 1 / 3))
-    np.testing.assert_array_equal(rule.update(feedback, state), state)
-    fields = vars(feedback) | {
-        "progress_K": jnp.array([0.1, jnp.nan, 0.3]),
-        "observed_K": jnp.array([True, True, True]),
-    }
-    state = jax.jit(rule.update)(type(feedback)(**fields), state)
-    weights_K = rule.weights(state)
-    assert weights_K[2] > weights_K[0] > weights_K[1]
-    assert abs(float(weights_K.sum()) - 1) < 1e-6
+    rule, prior_K = names["progress_softmax"](), jnp.array([0.5, 0.2, 0.3])
+    update, state = jax.jit(rule.update), rule.init(prior_K)
+    nothing = update(unmeasured(3), state)
+    np.testing.assert_allclose(rule.weights(nothing), prior_K, atol=1e-6)
+    feedback = dataclasses.replace(
+        unmeasured(3),
+        observed_K=jnp.ones(3, bool),
+        progress_K=jnp.array([0.1, jnp.nan, 0.3]),
+    )
+    ratio_K = rule.weights(update(feedback, state)) / prior_K
+    assert ratio_K[2] > ratio_K[0] > ratio_K[1]
 
 
 def test_the_mixture_page_lists_every_rule_with_its_needs():
