@@ -281,7 +281,7 @@ def rule_options() -> dict:
             specialist_share=1 / 256,
             switch_at=0.5,
         ),
-        random_walk=dict(step_size=0.5, anchor=0.2, floor=0.05),
+        random_walk=dict(step_size=0.5, anchor=1.0, floor=0.06),
         replay=dict(run="", mode="mean"),  # "mean" | "path" | "shuffled"
         doremi=dict(step_size=1.0, smoothing=1e-3, average=False),
         sheared=dict(step_size=1.0, smoothing=1e-4, clip=True),

@@ -18,6 +18,7 @@ from dcft_jax.data.sources import SOURCES
 from dcft_jax.data.tiers import KINDS as TIER_KINDS
 from dcft_jax.mixture import (
     ACTUATORS,
+    NOISE,
     REFERENCE_LOSS,
     REFERENCE_MODEL,
     RULES,
@@ -214,6 +215,7 @@ def _check_mixture(config: ConfigDict) -> None:
     given = [ability.weight for ability in config.abilities.values()]
     prior(mixture.prior, [1.0] * num_abilities, mixture.temperature, given)
     rule = _check_rule(config)
+    _check_noise(config, "mixture.rule", mixture.rule if NOISE in rule.needs else "")
     unknown = [n for n, a in config.abilities.items() if a.reference_loss is None]
     require(
         REFERENCE_LOSS not in rule.needs
@@ -281,17 +283,7 @@ def _check_conflict(config: ConfigDict) -> None:
         ("every_n", conflict.every_n >= 1, "must be at least 1"),
     ):
         require(valid, f"conflict.{name}", conflict[name], allowed)
-    require(
-        not conflict.noise_gate
-        or (
-            conflict.engine != "accumulate"
-            and config.data.num_slots >= 2 * num_abilities
-        ),
-        "conflict.noise_gate",
-        conflict.noise_gate,
-        "measures the noise between slots of one ability: needs data.num_slots of at "
-        f"least 2 x {num_abilities} abilities and another engine than accumulate",
-    )
+    _check_noise(config, "conflict.noise_gate", conflict.noise_gate)
     require(
         config.optimizer.accumulate == 1
         or conflict.engine in ("materialize", "accumulate"),
@@ -299,6 +291,22 @@ def _check_conflict(config: ConfigDict) -> None:
         conflict.engine,
         "Gramians of micro-batches do not add up: with optimizer.accumulate > 1 it "
         "must be materialize or accumulate",
+    )
+
+
+def _check_noise(config: ConfigDict, field: str, value: Any) -> None:
+    """If the value is set: the noise of the gradients must be measurable."""
+    num_abilities = len(config.abilities)
+    require(
+        not value
+        or (
+            config.conflict.engine != "accumulate"
+            and config.data.num_slots >= 2 * num_abilities
+        ),
+        field,
+        value,
+        "measures the noise between slots of one ability: needs data.num_slots of at "
+        f"least 2 x {num_abilities} abilities and another engine than accumulate",
     )
 
 

@@ -30,6 +30,7 @@ from dcft_jax.mixture.repetition import (
 from dcft_jax.mixture.rule import (
     GRAMIAN,
     NEEDS,
+    NOISE,
     REFERENCE_LOSS,
     REFERENCE_MODEL,
     TRANSFER,
@@ -56,6 +57,7 @@ __all__ = [
     "GRAMIAN",
     "NEEDS",
     "NEEDS_OF_SIGNALS",
+    "NOISE",
     "REFERENCE_LOSS",
     "REFERENCE_MODEL",
     "RULES",

@@ -114,7 +114,7 @@ class RandomWalkState:
 
 
 def random_walk(
-    seed: int, step_size: float = 0.5, anchor: float = 0.2, floor: float = 0.05
+    seed: int, step_size: float = 0.5, anchor: float = 1.0, floor: float = 0.06
 ) -> MixtureRule:
     """A control: `mirror_descent` with scores that are noise.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from dcft_jax.mixture.checks import require, require_between
 from dcft_jax.mixture.exponentiated_gradient import exponentiated_gradient
-from dcft_jax.mixture.rule import GRAMIAN, MixtureRule
+from dcft_jax.mixture.rule import GRAMIAN, NOISE, MixtureRule
 from dcft_jax.mixture.simplex import log_of
 
 
@@ -50,7 +50,7 @@ def pike(
         step_K = jnp.where(feedback.observed_K, step_K, jnp.nan)
         return exponentiated_gradient(state, step_K)
 
-    return MixtureRule(log_of, update, jax.nn.softmax, frozenset({GRAMIAN}))
+    return MixtureRule(log_of, update, jax.nn.softmax, frozenset({GRAMIAN, NOISE}))
 
 
 def _tilted(loss_K, known_K, tilt):

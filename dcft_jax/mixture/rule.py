@@ -11,10 +11,11 @@ from dcft_jax.mixture.feedback import Feedback
 # rule declares, before each update, and charges the time to the run.
 REFERENCE_LOSS = "reference_loss"  # reference_loss_K known for every ability
 REFERENCE_MODEL = "reference_model"  # excess_loss_K; a forward pass of another model
-GRAMIAN = "gramian"  # gram_KK and grad_noise_K; free when conflicts are resolved
+GRAMIAN = "gramian"  # gram_KK; free, conflict resolution computes it
+NOISE = "noise"  # grad_noise_K; free where an ability has two slots in a step
 TRANSFER = "transfer"  # transfer_KK; a forward and backward pass over mix-val rows
 VIRTUAL_STEP = "virtual_step"  # virtual_*_K; K steps that are not kept
-NEEDS = (REFERENCE_LOSS, REFERENCE_MODEL, GRAMIAN, TRANSFER, VIRTUAL_STEP)
+NEEDS = (REFERENCE_LOSS, REFERENCE_MODEL, GRAMIAN, NOISE, TRANSFER, VIRTUAL_STEP)
 
 
 class MixtureRule(NamedTuple):

@@ -1,4 +1,4 @@
-"""Builds any rule of `RULES`, and feedback in which every field is measured."""
+"""Builds rules of `RULES`, and feedback in which every field is measured."""
 
 import dataclasses
 import functools

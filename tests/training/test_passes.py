@@ -150,9 +150,10 @@ def test_a_run_is_replayed_by_one_line(static: Run, task_files, cache, tmp_path:
     assert [s for s, _ in again["weights_path"]] == [
         s for s, _ in summary["weights_path"]
     ]
+    # All but the last, to which the end of the run moved them: no step used it.
     np.testing.assert_allclose(
-        [w for _, w in again["weights_path"]],
-        [w for _, w in summary["weights_path"]],
+        [w for _, w in again["weights_path"][:-1]],
+        [w for _, w in summary["weights_path"][:-1]],
         rtol=1e-5,
     )
     for name, ability in summary["abilities"].items():
