@@ -34,7 +34,7 @@ class Feedback:
     accuracy_K: jax.Array
     tokens_K: jax.Array  # response tokens trained on so far
     epochs_K: jax.Array
-    observed_K: jax.Array  # bool: nothing above is read where this is False
+    observed_K: jax.Array  # bool: no measurement above is read where this is False
     step: jax.Array  # int32, optimizer steps so far
     gram_KK: jax.Array  # <g_i, g_j> of the abilities' train gradients, average since
     # the last update, noise taken off the diagonal

@@ -62,7 +62,11 @@ def grape(
         tasks_K = log_of(mix_floor(jnp.exp(tasks_K), task_floor))
         help_K = _mean(rate_KK.T, jnp.exp(tasks_K))
         log_K = exponentiated_gradient(state.log_weights_K, mixture_step * help_K)
-        return GrapeState(log_K, tasks_K)
+        measured = jnp.any(jnp.isfinite(improvement_K))
+        return GrapeState(
+            jnp.where(measured, log_K, state.log_weights_K),
+            jnp.where(measured, tasks_K, state.log_tasks_K),
+        )
 
     def weights(state):
         return jax.nn.softmax(state.log_weights_K)

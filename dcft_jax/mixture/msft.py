@@ -72,7 +72,8 @@ def msft(
 
     def update(feedback, state):
         state = _record(feedback, state)
-        stderr_K = jnp.nan_to_num(feedback.rise_stderr_K)  # unknown counts as exact
+        stderr_K = jnp.where(feedback.observed_K, feedback.rise_stderr_K, 0.0)
+        stderr_K = jnp.nan_to_num(stderr_K)  # unknown counts as exact
         noise_K = min_rise * jnp.clip(stderr_K, 0.0, MAX_LOSS)
         return _end_rollout(state, noise_K, rollback)
 

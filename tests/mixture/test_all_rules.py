@@ -23,12 +23,18 @@ from tests.mixture.every_rule import (
 # `replay` needs a run: see test_replay.py.
 every_rule = pytest.mark.parametrize("name", sorted(RULES.keys() - {"replay"}))
 
-# Noise belongs to a place in the order, not to an ability.
-ORDERED = {"random_walk"}
+# Noise, or a turn in a sweep, belongs to a place in the order, not to an ability.
+ORDERED = {"random_walk", "aioli"}
+# A robust fit of few noisy losses makes much of rounding.
+FITTED = {"ado"}
 # Formulas in which a constant added to all losses does not cancel: CoBa takes ratios of
 # losses, DynamixSFT relative decreases, and Skill-It adds up more losses for an ability
-# that helps more others.
-LEVEL_MATTERS = {"coba", "dynamix_sft", "skill_it"}
+# that helps more others; GRAPE and ADO read logarithms of losses.
+LEVEL_MATTERS = {"coba", "dynamix_sft", "skill_it", "grape", "ado"}
+# The mixing law of an ability that is never measured is unknown, and is left out.
+LEFT_OUT = {"aioli"}
+# The loop counts these, whatever was measured.
+COUNTED = ("tokens_K", "epochs_K")
 # These do not look at measurements.
 BLIND = {"static", "proportional", "temperature", "dmt", "random_walk"}
 # A weight that became small needs as many updates to come back, or never does; and
@@ -99,7 +105,8 @@ def test_order_of_the_abilities_does_not_matter(name):
     if name in ORDERED:
         assert np.abs(straight - other).max() > 1e-3
     else:
-        np.testing.assert_allclose(straight, other, atol=2e-5)
+        atol = 2e-3 if name in FITTED else 2e-5
+        np.testing.assert_allclose(straight, other, atol=atol)
 
 
 @every_rule
@@ -134,13 +141,15 @@ def test_nothing_is_read_of_an_ability_that_is_not_observed(name, garbage):
     """Not its losses, and not zeros in their place."""
 
     def spoil(key, array):
-        if key == "observed_K":
-            return array.at[2].set(False)
+        if key == "observed_K" or key in COUNTED:
+            return hide(key, array)
         return hide(key, array) if key.endswith("KK") else array.at[2].set(garbage)
 
     def hide(key, array):
         if key == "observed_K":
             return array.at[2].set(False)
+        if key in COUNTED:
+            return array
         array = array.at[2].set(jnp.nan)
         return array.at[:, 2].set(jnp.nan) if key.endswith("KK") else array
 
@@ -168,7 +177,9 @@ def test_an_ability_that_is_never_measured_is_finite_and_not_starved(name, missi
     assert np.all(np.isfinite(weights))
     # One of the others is worth less than the one nothing is known about.
     others = np.delete(weights[-1] / PRIOR, missing)
-    assert name in BLIND or weights[-1, missing] / PRIOR[missing] > others.min()
+    assert (
+        name in BLIND | LEFT_OUT or weights[-1, missing] / PRIOR[missing] > others.min()
+    )
 
 
 @every_rule
@@ -189,7 +200,7 @@ def test_the_state_is_arrays_that_can_be_donated(name):
         assert len(set(pointers)) == len(pointers)
         state = update(feedback, state)
     for one, other in zip(leaves(state), leaves(kept), strict=True):
-        assert one.dtype in (jnp.float32, jnp.int32)
+        assert one.dtype in (jnp.float32, jnp.int32, jnp.bool_)
         np.testing.assert_array_equal(one, other)
 
 
@@ -225,10 +236,13 @@ def test_rules_resume_bit_exactly_from_their_flattened_state(name):
 def test_an_interval_and_a_rollback_are_steps(name):
     rule = jitted(name)
     for state in run(rule, feedbacks(20)):
-        for steps, lowest in ((rule.interval, 1), (rule.rollback, -1)):
+        for steps, lowest, most in (
+            (rule.interval, 1, 1000),
+            (rule.rollback, -1, NUM_STEPS),
+        ):
             if steps is not None:
                 assert steps(state).dtype == jnp.int32
-                assert lowest <= steps(state) <= NUM_STEPS
+                assert lowest <= steps(state) <= most
 
 
 EXTREMES = (0.0, 1.0, -1.0, 1e30, -1e30, 1e-38, np.inf, -np.inf, np.nan)

@@ -81,11 +81,11 @@ def test_random_walk_stays_around_the_prior_and_above_the_floor():
     assert weights.max() <= 0.8
     log_ratio = np.log(walk(0, floor=0.0) / [0.5, 0.3, 0.2])
     log_ratio -= log_ratio.mean(axis=1, keepdims=True)
-    # Steps of 0.5 times a score of variance v, forgotten at the rate 0.1.
+    # Steps of 0.5 times a score of variance v, forgotten at the rate 0.5.
     rng = np.random.default_rng(0)
     noise = rng.random((100_000, 3))
     noise = (noise - noise.mean(axis=1, keepdims=True)) / np.ptp(noise, axis=1)[:, None]
-    expected = 0.5 * noise.std() / np.sqrt(1 - 0.9**2)
+    expected = 0.5 * noise.std() / np.sqrt(1 - 0.5**2)
     np.testing.assert_allclose(log_ratio.std(), expected, rtol=0.1)
     assert np.abs(log_ratio.mean(axis=0)).max() < 0.15
 

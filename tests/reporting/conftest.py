@@ -16,6 +16,7 @@ FILES_ONLY = ConfigDict({"tensorboard": False, "wandb_project": "", "wandb_mode"
 CONFIG = {
     "abilities": {name: {"mix_val": 192, "test": 256} for name in ABILITIES},
     "run": {"seed": 7, "num_steps": NUM_STEPS},
+    "mixture": {"rule": "mirror_descent"},
     "conflict": {"resolver": "dualproj"},
     "data": {"note": "</pre><script>alert(1)</script>"},
 }

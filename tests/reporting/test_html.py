@@ -63,6 +63,7 @@ def test_what_users_wrote_is_escaped(tmp_path: Path):
     config = {
         "abilities": {name: {"note": "</pre><script>alert(1)</script>"}},
         "run": {"seed": 0, "num_steps": 2},
+        "mixture": {"rule": "static"},
         "conflict": {"resolver": "<i>"},
     }
     row = {"step": 1, "wall_s": 1.0, f"mixture/weight/{name}": 1.0}
@@ -77,6 +78,7 @@ def test_missing_series_are_named(tmp_path: Path):
     config = {
         "abilities": {"a": {}},
         "run": {"seed": 0, "num_steps": 2},
+        "mixture": {"rule": "static"},
         "conflict": {"resolver": "mean"},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -18,13 +18,14 @@ from dcft_jax.reporting.summary import with_error
 CONTRACT = {
     "abilities", "weights_path", "tokens", "wall_s", "resolver",
     "resolver_action_rate", "seed", "num_steps", "num_parameters", "config_hash",
-    "versions",
+    "versions", "rule", "eval_s", "extra_s", "extra_tokens",
 }  # fmt: skip
 PER_ABILITY = {
     "test_loss_before", "test_loss_after", "test_loss_stderr_before",
     "test_loss_stderr_after", "exact_match_before", "exact_match_after",
     "exact_match_stderr_before", "exact_match_stderr_after", "majority_baseline",
-    "test_examples", "scored_examples",
+    "test_examples", "scored_examples", "mix_val_loss_after", "generalisation_gap",
+    "best_step",
 }  # fmt: skip
 
 
@@ -32,7 +33,11 @@ def history_of(columns: dict[str, list[float]], steps: list[int]) -> History:
     return History(
         workdir=Path("run"),
         abilities=("a", "[b]"),
-        config={"run": {"seed": 3, "num_steps": 4}, "conflict": {"resolver": "mean"}},
+        config={
+            "run": {"seed": 3, "num_steps": 4},
+            "mixture": {"rule": "static"},
+            "conflict": {"resolver": "mean"},
+        },
         summary=None,
         step_T=np.array(steps),
         columns={key: np.array(column_T) for key, column_T in columns.items()},
@@ -57,6 +62,11 @@ HISTORY = history_of(
         "test/loss/a": [2.0, NAN, 1.0],
         "test/loss_stderr/a": [0.2, NAN, 0.1],
         "test/exact_match/a": [0.25, NAN, 0.75],
+        "mix_val/loss/a": [1.9, 1.3, 0.8],
+        "mix_val/best_step/a": [0, 2, 4],
+        "run/eval_s": [1.5, 0.25, 0.25],
+        "run/extra_s": [0.5, 0.0, 0.25],
+        "run/extra_tokens": [30.0, 30.0, 30.0],
         "mixture/weight/a": [0.5, 0.5, 0.8],
         "mixture/weight/[b]": [0.5, 0.5, 0.2],
         "conflict/acted": [NAN, 1.0, 0.0],
@@ -80,6 +90,12 @@ def test_the_summary_holds_what_was_measured():
     assert summary["tokens"] == 200 and summary["wall_s"] == 3.5
     assert summary["resolver_action_rate"] == 0.5
     assert (summary["resolver"], summary["seed"]) == ("mean", 3)
+    # The test loss minus that on the rows that moved the mixture.
+    assert record["generalisation_gap"] == pytest.approx(0.2)
+    assert record["best_step"] == 4 and summary["rule"] == "static"
+    assert (summary["eval_s"], summary["extra_s"]) == (2.0, 0.75)
+    assert summary["extra_tokens"] == 90
+    assert summary["abilities"]["[b]"]["generalisation_gap"] is None
 
 
 def test_a_run_that_measured_nothing_has_a_summary():
