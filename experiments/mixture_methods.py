@@ -31,7 +31,8 @@ def static_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def rule_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     """Every rule that needs no other run, from the prior of the setting."""
-    rules = [rule for rule in RULES if rule not in ("static", "replay", "doremi")]
+    others = ("static", "proportional", "replay", "doremi")
+    rules = [rule for rule in RULES if rule not in others]
     configs = {rule: _changed(config, rule=rule) for rule in rules}
     if config.mixture.prior != "uniform":
         configs["static"] = _changed(config, rule="static")  # stays at that prior
@@ -71,7 +72,8 @@ def setting_jobs(
     by_method = {job.method: job for job in jobs}
     if OURS in by_method:
         jobs += replay_jobs(by_method[OURS], config, runs)
-    jobs.append(doremi_job(by_method["uniform"], config, runs))
+    if "uniform" in by_method:
+        jobs.append(doremi_job(by_method["uniform"], config, runs))
     return jobs, refused
 
 

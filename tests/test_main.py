@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (("--config.run.num_step=5",), "num_step"),
         (("--config.run.num_steps=many",), "num_steps"),
         (("--config.run.num_steps=0",), "config.run.num_steps = 0: must be at least 1"),
-        (("--config.mixture.rule=magic",), "must be one of static, mirror_descent"),
+        (("--config.mixture.rule=magic",), "must be one of static, proportional"),
         (("extra",), "unexpected arguments: extra"),
     ],
 )
@@ -39,9 +39,11 @@ def test_mistakes_end_with_a_message(tmp_path: Path, arguments, message):
 
 @pytest.mark.slow
 def test_user_errors_come_without_a_traceback(tmp_path: Path):
-    config = ("--config", "configs/quickstart.py", "--config.mixture.floor=2.0")
+    field = "config.mixture.options.mirror_descent"
+    config = ("--config", "configs/quickstart.py", f"--{field}.floor=2.0")
     result = run(*config, "--workdir", str(tmp_path / "run"))
     assert result.returncode == 1
-    assert "error: config.mixture.floor = 2.0" in result.stderr
+    assert f"error: {field} = " in result.stderr
+    assert "floor is 2.0, expected in [0, 1)" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()

@@ -177,6 +177,6 @@ def test_a_config_survives_storage(tmp_path: Path):
 
 def test_a_config_that_the_trainer_refuses_is_no_job():
     config = from_plain(to_plain(quickstart.get_config()))
-    config.mixture.floor = 2.0
-    with pytest.raises(ValueError, match=r"mixture.floor = 2.0"):
+    config.mixture.options.mirror_descent.floor = 2.0
+    with pytest.raises(ValueError, match=r"mixture.floor is 2.0"):
         make_job("s", "m", 0, config)
