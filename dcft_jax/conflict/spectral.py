@@ -114,7 +114,10 @@ def _equal_projections(cosines_KK, weights_K, present_K) -> tuple[jax.Array, jax
 
 def _spectrum(matrix_KK, present_K) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Eigenvalues in ascending order, eigenvectors, and which are not just rounding."""
-    values_K, vectors_KK = jnp.linalg.eigh(matrix_KK)
+    # By size: rounding is smaller in a graded matrix, and the order of rows cannot show.
+    order_K = jnp.argsort(jnp.diagonal(matrix_KK))
+    values_K, sorted_KK = jnp.linalg.eigh(matrix_KK[order_K][:, order_K])
+    vectors_KK = jnp.zeros_like(sorted_KK).at[order_K].set(sorted_KK)
     least = jnp.max(values_K, initial=0.0) * jnp.sum(present_K) * RANK_TOLERANCE
     return values_K, vectors_KK, values_K > least
 
