@@ -114,7 +114,7 @@ def _equal_projections(cosines_KK, weights_K, present_K) -> tuple[jax.Array, jax
 
 def _spectrum(matrix_KK, present_K) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Eigenvalues in ascending order, eigenvectors, and which are not just rounding."""
-    # By size: rounding is smaller in a graded matrix, and the order of rows cannot show.
+    # By size: rounding is smaller in a graded matrix, and no order of rows can show.
     order_K = jnp.argsort(jnp.diagonal(matrix_KK))
     values_K, sorted_KK = jnp.linalg.eigh(matrix_KK[order_K][:, order_K])
     vectors_KK = jnp.zeros_like(sorted_KK).at[order_K].set(sorted_KK)
