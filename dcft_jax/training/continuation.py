@@ -24,8 +24,8 @@ def continue_run(run: Run) -> TrainState:
 
     Parameters, optimizer, step, positions of the data streams and the mixture go on;
     added abilities enter at the prior, with a stream of their own from its start. What
-    the resolver averages over steps begins anew if abilities were added, and so does
-    the state of another mixture rule.
+    the resolver averages over steps begins anew, and so does the state of another
+    mixture rule.
 
     Raises:
       ValueError: there is no checkpoint, an ability is missing here, or tokenizer or

@@ -9,9 +9,10 @@ import numpy as np
 from dcft_jax.evaluation.losses import (
     Scores,
     exact_match,
+    loss_by_tier,
     mean_loss,
     paired_progress,
-    subset,
+    progress_by_tier,
 )
 
 NAN = float("nan")
@@ -63,19 +64,11 @@ def measure(
         rows.append(
             (*mean_loss(ability), accuracy, *progress, -gain, gain_stderr),
         )
-        tiers.append(
-            [
-                _tier(ability, before_sum_KN[k, :size], tier_KN[k, :size] == tier)
-                for tier in range(num_tiers)
-            ]
-        )
+        before_N, tier_N = before_sum_KN[k, :size], tier_KN[k, :size]
+        loss = loss_by_tier(ability, tier_N, num_tiers)
+        tiers.append((*loss, *progress_by_tier(before_N, ability, tier_N, num_tiers)))
     return Measured(
         *np.array(rows, np.float32).T,
-        *np.moveaxis(np.array(tiers, np.float32), -1, 0),
+        *np.moveaxis(np.array(tiers, np.float32), 1, 0),
         loss_sum_KN=sums_KN,
     )
-
-
-def _tier(ability: Scores, before_sum_N: np.ndarray, member_N: np.ndarray):
-    part = subset(ability, member_N)
-    return (*mean_loss(part), *paired_progress(before_sum_N[member_N], part))
