@@ -57,22 +57,9 @@ def improvement_rate(feedback: Feedback) -> jax.Array:
     return _share(-feedback.slope_K, feedback.slope_stderr_K, feedback)
 
 
-def accuracy(feedback: Feedback, ceiling: float = 1.0) -> jax.Array:
-    """What is left of an accuracy: `max(0, ceiling - accuracy) / ceiling`.
-
-    1 at no correct answer, 0 at the ceiling; nan where it was not measured.
-
-    Args:
-      feedback: of an evaluation.
-      ceiling: the accuracy to reach, in (0, 1].
-
-    Raises:
-      ValueError: for a ceiling out of range.
-    """
-    if not 0 < ceiling <= 1:
-        raise ValueError(f"ceiling is {ceiling}, expected in (0, 1].")
-    left_K = jnp.maximum(ceiling - feedback.accuracy_K, 0.0) / ceiling
-    return jnp.where(feedback.observed_K, left_K, jnp.nan)
+def accuracy(feedback: Feedback) -> jax.Array:
+    """What is left of an accuracy: `1 - accuracy`; nan where it was not measured."""
+    return jnp.where(feedback.observed_K, 1.0 - feedback.accuracy_K, jnp.nan)
 
 
 def gradient_alignment(feedback: Feedback) -> jax.Array:

@@ -3,7 +3,6 @@ from dataclasses import fields, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dcft_jax.mixture import (
     NEEDS_OF_SIGNALS,
@@ -139,12 +138,8 @@ def test_improvement_rate_is_the_falling_slope_freed_of_noise():
 def test_accuracy_is_what_is_left_of_it():
     known = feedback(accuracy_K=[0.0, 0.3, 1.0, np.nan])
     np.testing.assert_allclose(accuracy(known), [1.0, 0.7, 0.0, np.nan], rtol=1e-6)
-    left = accuracy(known, ceiling=0.6)
-    np.testing.assert_allclose(left, [1.0, 0.5, 0.0, np.nan], rtol=1e-6)
     hidden = replace(known, observed_K=jnp.array([True, False, True, True]))
     assert np.isnan(accuracy(hidden)[1])
-    with pytest.raises(ValueError, match="ceiling"):
-        accuracy(known, ceiling=0.0)
 
 
 def gradients(seed, scale_K, num_abilities=4):
