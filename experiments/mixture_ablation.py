@@ -95,8 +95,8 @@ def main() -> None:
     if arguments.smoke:
         jobs = smoke_jobs(runs)
     else:
-        for setting in arguments.settings:
-            for seed in arguments.seeds:
+        for seed in arguments.seeds:
+            for setting in arguments.settings:
                 found = setting_jobs(setting, SETTINGS[setting](), seed, runs)
                 jobs, refused = jobs + found[0], refused + found[1]
     if arguments.methods:

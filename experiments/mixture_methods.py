@@ -39,6 +39,22 @@ def rule_configs(config: ConfigDict) -> dict[str, ConfigDict]:
     return configs
 
 
+def variant_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Our rule with one thing changed: what would have helped where it loses?"""
+    names = ("rate", "fitted", "4_epochs")
+    rate, fitted, epochs = (_changed(config, rule=OURS) for _ in names)
+    # What training teaches now, however much is left to learn.
+    rate.mixture.options[OURS].signals = ConfigDict({"improvement_rate": 1.0})
+    # What can be learnt from these rows, not what the entropy of the data would allow.
+    fitted.mixture.references = "fitted"
+    for ability in fitted.abilities.values():
+        ability.reference_loss = None
+    for ability in epochs.abilities.values():
+        ability.max_epochs = 4.0
+    variants = zip(names, (rate, fitted, epochs), strict=True)
+    return {f"{OURS}_{name}": variant for name, variant in variants}
+
+
 def replay_jobs(ours: Job, config: ConfigDict, runs: Path) -> list[Job]:
     """Static controls made from what our rule did: was it the schedule, or where it
     spent its time on average?
@@ -64,7 +80,8 @@ def setting_jobs(
 ) -> tuple[list[Job], list[str]]:
     """All jobs of a setting and seed; and what the trainer refuses, with the reason."""
     jobs, refused = [], []
-    for method, changed in (static_configs(config) | rule_configs(config)).items():
+    methods = static_configs(config) | rule_configs(config) | variant_configs(config)
+    for method, changed in methods.items():
         try:
             jobs.append(make_job(setting, method, seed, changed))
         except ValueError as error:

@@ -100,5 +100,6 @@ def _small(config: ConfigDict) -> ConfigDict:
     config.optimizer.update(
         learning_rate=4e-3, warmup_steps=30, weight_decay=0.01, schedule="wsd", b2=0.99
     )
+    config.conflict.engine = "lagged"  # a fifth faster than "materialize" here
     config.logging.tensorboard = False
     return config

@@ -30,7 +30,9 @@ def without_mixture(job):
     config = json.loads(json.dumps(job.config))
     config.pop("mixture")
     for ability in config["abilities"].values():
-        ability.pop("weight")
+        # All of an ability that a rule looks at; the rows are made of the rest.
+        for field in ("weight", "reference_loss", "max_epochs"):
+            ability.pop(field)
     return config
 
 
