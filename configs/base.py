@@ -124,9 +124,22 @@ def get_config() -> ConfigDict:
             rope_original_length=8192,
             scale_embeddings=False,  # by sqrt(width), as in Gemma
             tie_embeddings=True,
+            # Logits of so many response tokens of a row at a time; 0: of all. With a
+            # large vocabulary this bounds memory, for one more product of matrices.
+            logits_chunk=0,
             remat="none",  # "none" | "full" | "dots"
             param_dtype="float32",
             compute_dtype="bfloat16",
+        )
+    )
+
+    # Low-rank adapters on the projections of a frozen decoder; docs/models.md.
+    config.lora = ConfigDict(
+        dict(
+            rank=0,  # r; 0: all parameters are trained
+            alpha=16.0,  # the update is scaled by alpha / r
+            rank_stabilised=False,  # by alpha / sqrt(r) instead
+            targets=("query", "key", "value", "out", "gate", "up", "down"),
         )
     )
 

@@ -15,6 +15,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 
+# Nearly all of the time of these tests is compilation, half of which is optimisation.
+# The flag is read when the first device is asked for; programs that tests start have it
+# too. Tests of long loops turn optimisation on again (tests/compiling.py).
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+)
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Many tests compile the same programs, in several processes: compiled once, for the

@@ -51,6 +51,14 @@ class Prepared:
     majority_baseline: dict[str, float]
     content_hash: str
 
+    @property
+    def max_predicted(self) -> int:
+        """Response tokens of a row, at most, in whole eights."""
+        held_out = [r for splits in self.rows.values() for r in splits.values()]
+        train = [r for tiers in self.tiers.values() for r in tiers.train]
+        most = max(rows.max_response_tokens for rows in (*held_out, *train))
+        return -(-most // 8) * 8
+
 
 def prepare(
     config: ConfigDict,

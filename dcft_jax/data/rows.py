@@ -64,6 +64,11 @@ class Rows:
     def num_response_tokens(self) -> int:
         return int(self.loss_mask_NL.sum())
 
+    @property
+    def max_response_tokens(self) -> int:
+        """Of one row."""
+        return int(self.loss_mask_NL.sum(axis=1).max())
+
 
 def save_rows(rows: Rows, folder: str | os.PathLike) -> None:
     """Writes `folder` in one step: it exists whole or not at all.

@@ -29,15 +29,20 @@ class Scores:
     scored_N: np.ndarray  # bool: whole, and with a single reference reply
 
 
-def make_eval_step(config: ModelConfig) -> Callable[[Any, Batch], Batch]:
+def make_eval_step(
+    config: ModelConfig, max_predicted: int | None = None
+) -> Callable[[Any, Batch], Batch]:
     """Jitted `(params, batch) -> sums`, each float32 [S, B, M] over M segments.
 
     The batch holds `tokens`, `loss_mask`, `segments`, `positions` [S, B, L] and
     `scored` [S, B, M], whose shape says how many examples a row may hold.
+    `max_predicted`: see `score_responses`.
     """
 
     def one_slot(params: Any, slot: Batch) -> Batch:
-        nll_BL, correct_BL, mask_BL = score_responses(config, params, slot)
+        nll_BL, correct_BL, mask_BL = score_responses(
+            config, params, slot, max_predicted=max_predicted
+        )
         wrong_BL = mask_BL & ~correct_BL
         num_segments = slot["scored"].shape[-1]
         member_BLM = jax.nn.one_hot(slot["segments"] - 1, num_segments)

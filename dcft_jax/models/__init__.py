@@ -2,20 +2,25 @@
 
 from dcft_jax.models.config import ModelConfig, check_mesh
 from dcft_jax.models.decoder import STACKED, Params, Tap, apply, hidden, init, unembed
+from dcft_jax.models.lora import LoRA, combine, merge, split
 from dcft_jax.models.loss import token_correct, token_nll
 from dcft_jax.models.response import response_targets, score_responses
 
 __all__ = [
     "STACKED",
+    "LoRA",
     "ModelConfig",
     "Params",
     "Tap",
     "apply",
     "check_mesh",
+    "combine",
     "hidden",
     "init",
+    "merge",
     "response_targets",
     "score_responses",
+    "split",
     "token_correct",
     "token_nll",
     "unembed",

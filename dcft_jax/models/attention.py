@@ -3,6 +3,7 @@
 Axes as in layers.py; S is the length seen as keys.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -29,20 +30,22 @@ class Attention(nnx.Module):
         self.config = config
         width, size = config.width, config.head_dim
         query, key = (width, config.num_heads, size), (width, config.num_kv_heads, size)
-        equation, bias = "ND,DHC->NHC", config.qkv_bias
         axes = ("embed", "heads", None)
         kv_axes = ("embed", "kv_heads", None)
-        project = layers.Linear
-        self.query = project(config, equation, query, axes, bias=bias, rngs=rngs)
-        self.key = project(config, equation, key, kv_axes, bias=bias, rngs=rngs)
-        self.value = project(config, equation, key, kv_axes, bias=bias, rngs=rngs)
-        self.out = project(
+        project = functools.partial(
+            layers.Linear, config, "ND,DHC->NHC", bias=config.qkv_bias, rngs=rngs
+        )
+        self.query = project(query, axes, adapter="query")
+        self.key = project(key, kv_axes, adapter="key")
+        self.value = project(key, kv_axes, adapter="value")
+        self.out = layers.Linear(
             config,
             "NHC,HCD->ND",
             (*query[1:], width),
             ("heads", None, "embed"),
             num_inputs=2,
             gain=0.5 / config.num_layers,
+            adapter="out",
             rngs=rngs,
         )
         if config.qk_norm:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from dcft_jax import sharding
+from dcft_jax.models.lora import LoRA
 
 ACTIVATIONS = ("silu", "gelu")
 REMAT = ("none", "full", "dots")
@@ -18,7 +19,7 @@ POSITIVE = ("vocab_size", "num_layers", "width", "hidden", "num_heads", "head_di
 POSITIVE += ("num_kv_heads", "rope_theta", "norm_eps", "rope_scaling_factor")
 POSITIVE += ("rope_low_frequency_factor", "rope_original_length")
 NOT_NEGATIVE = ("query_scale", "attention_softcap", "logits_softcap", "sliding_window")
-NOT_NEGATIVE += ("global_every", "local_rope_theta")
+NOT_NEGATIVE += ("global_every", "local_rope_theta", "logits_chunk")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,11 @@ class ModelConfig:
     rope_original_length: int
     scale_embeddings: bool
     tie_embeddings: bool
+    logits_chunk: int
     remat: str
     param_dtype: str
     compute_dtype: str
+    lora: LoRA | None = None  # config.lora; None: all parameters are trained
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -70,11 +73,13 @@ class ModelConfig:
         model: Mapping[str, Any],
         vocab_size: int,
         rules: sharding.Rules | Mapping[str, Any],
+        lora: Mapping[str, Any] | None = None,
     ) -> "ModelConfig":
-        """From the `model` group of a config, the tokenizer's size and `mesh.rules`."""
+        """From the groups `model`, `mesh.rules` and `lora` of a config."""
         return cls(
             vocab_size=vocab_size,
             rules=sharding.Rules.from_config(rules),
+            lora=None if lora is None else LoRA.from_config(lora),
             **dict(model),
         )
 

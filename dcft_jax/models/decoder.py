@@ -17,6 +17,7 @@ from dcft_jax import sharding
 from dcft_jax.models import attention, layers
 from dcft_jax.models.attention import View
 from dcft_jax.models.config import ModelConfig, check_mesh
+from dcft_jax.models.lora import combine, select
 
 Params = dict[str, Any]
 REMAT_POLICY = {
@@ -31,8 +32,9 @@ STACKED = "layers"  # the entry of the parameters whose leaves have a layer axis
 class Tap(NamedTuple):
     """Marks parameters where the model reads them, those of a stack layer by layer.
 
-    `mark(params, handles)` returns the parameters; `handles` is like the parameters, a
-    leaf of its stack having a leading layer axis.
+    `mark(params, handles)` returns the parameters; `handles` is like the parameters, or
+    like a part of them, which is then the part that is marked. A leaf of its stack has
+    a leading layer axis.
     """
 
     mark: Callable[[Any, Any], Any]
@@ -109,7 +111,9 @@ class Decoder(nnx.Module):
         def step(x_BLD, layer):
             block, flag, handles = layer
             if tap is not None:
-                block = _tap_block(tap.mark, block, handles)
+                structure, arrays = nnx.split(block)
+                arrays = _mark(tap.mark, nnx.to_pure_dict(arrays), handles)
+                block = nnx.merge(structure, arrays)
             view = local if is_local[0] else everything
             if mixed:
                 pick = functools.partial(jnp.where, flag)
@@ -178,13 +182,21 @@ def apply(
     Returns:
       float32 [B, L, V]; on a mesh split over rows and vocabulary.
     """
-    if tap is not None:
-        params = {
-            name: part if name == STACKED else tap.mark(part, tap.handles[name])
-            for name, part in params.items()
-        }
-    x_BLD = _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL, tap)
+    params = mark(params, tap)
+    x_BLD = hidden(config, params, tokens_BL, segments_BL, positions_BL, tap)
     return unembed(config, params, x_BLD)
+
+
+def mark(params: Params, tap: Tap | None) -> Params:
+    """Marks what is read outside the stack: once, also embeddings that are tied."""
+    if tap is None:
+        return params
+    return {
+        name: _mark(tap.mark, part, tap.handles[name])
+        if name != STACKED and name in tap.handles
+        else part
+        for name, part in params.items()
+    }
 
 
 def hidden(
@@ -193,9 +205,13 @@ def hidden(
     tokens_BL: jax.Array,
     segments_BL: jax.Array | None = None,
     positions_BL: jax.Array | None = None,
+    tap: Tap | None = None,
 ) -> jax.Array:
-    """Final normalised activations [B, L, D] in the compute dtype; see `apply`."""
-    return _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL)
+    """Final normalised activations [B, L, D] in the compute dtype; see `apply`.
+
+    `tap` marks the stack, layer by layer; for the other parameters there is `mark`.
+    """
+    return _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL, tap)
 
 
 def unembed(config: ModelConfig, params: Params, x_BLD: jax.Array) -> jax.Array:
@@ -203,9 +219,8 @@ def unembed(config: ModelConfig, params: Params, x_BLD: jax.Array) -> jax.Array:
     return _merge(config, params).unembed(x_BLD)
 
 
-def _tap_block(mark, block: Block, handles: Any) -> Block:
-    structure, arrays = nnx.split(block)
-    return nnx.merge(structure, mark(nnx.to_pure_dict(arrays), handles))
+def _mark(mark, params: Any, handles: Any) -> Any:
+    return combine(params, mark(select(params, handles), handles))
 
 
 def _merge(config: ModelConfig, params: Params) -> Decoder:

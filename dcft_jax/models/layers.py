@@ -6,6 +6,7 @@ C channels of one head, V vocabulary.
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from flax import nnx
 
 from dcft_jax import sharding
 from dcft_jax.models.config import ModelConfig
+from dcft_jax.models.lora import LoRA
 
 Axes = tuple[str | None, ...]
 ACTIVATION = {
@@ -45,10 +47,16 @@ class MLP(nnx.Module):
         self.config = config
         wide, axes = (config.width, config.hidden), ("embed", "mlp")
         residual = 0.5 / config.num_layers
-        self.gate = Linear(config, "ND,DF->NF", wide, axes, rngs=rngs)
-        self.up = Linear(config, "ND,DF->NF", wide, axes, rngs=rngs)
+        enter = functools.partial(Linear, config, "ND,DF->NF", wide, axes, rngs=rngs)
+        self.gate, self.up = enter(adapter="gate"), enter(adapter="up")
         self.down = Linear(
-            config, "NF,FD->ND", wide[::-1], axes[::-1], gain=residual, rngs=rngs
+            config,
+            "NF,FD->ND",
+            wide[::-1],
+            axes[::-1],
+            gain=residual,
+            adapter="down",
+            rngs=rngs,
         )
 
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
@@ -64,7 +72,9 @@ class Linear(nnx.Module):
     """Linear map of every token; contracts the first `num_inputs` axes of the kernel.
 
     The kernel is drawn from a truncated normal of variance gain / fan-in; the bias,
-    over the remaining axes, starts at zero.
+    over the remaining axes, starts at zero. With `adapter`, and if that is one of the
+    targets of `config.lora`, it has a low-rank adapter, whose A is drawn as in PEFT
+    (uniform, variance 1 / (3 fan-in)) and whose B starts at zero.
     """
 
     def __init__(
@@ -78,8 +88,9 @@ class Linear(nnx.Module):
         num_inputs: int = 1,
         gain: float = 1.0,
         bias: bool = False,
+        adapter: str = "",
     ):
-        self.equation, self.dtype = equation, config.dtype
+        self.equation, self.config = equation, config
         inputs, outputs = range(num_inputs), range(num_inputs, len(shape))
         kernel_init = jax.nn.initializers.variance_scaling(
             gain, "fan_in", "truncated_normal", in_axis=inputs, out_axis=outputs
@@ -87,15 +98,44 @@ class Linear(nnx.Module):
         kernel_init = _sharded(kernel_init, config, axes)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, config.param_dtype))
         if bias:
-            shape, axes = shape[num_inputs:], axes[num_inputs:]
-            bias_init = _sharded(jax.nn.initializers.zeros, config, axes)
-            bias_init = bias_init(rngs.params(), shape, config.param_dtype)
+            bias_init = _sharded(jax.nn.initializers.zeros, config, axes[num_inputs:])
+            bias_init = bias_init(rngs.params(), shape[num_inputs:], config.param_dtype)
             self.bias = nnx.Param(bias_init)
+        if config.lora is not None and adapter in config.lora.targets:
+            self._add_adapter(config.lora, shape, axes, num_inputs, rngs)
+
+    def _add_adapter(self, lora: LoRA, shape, axes, num_inputs: int, rngs) -> None:
+        self.adapter_scale = lora.scale
+        down_init = jax.nn.initializers.variance_scaling(
+            1 / 3, "fan_in", "uniform", in_axis=range(num_inputs), out_axis=-1
+        )
+        down_init = _sharded(down_init, self.config, (*axes[:num_inputs], None))
+        up_init = _sharded(
+            jax.nn.initializers.zeros, self.config, (None, *axes[num_inputs:])
+        )
+        down, up = (*shape[:num_inputs], lora.rank), (lora.rank, *shape[num_inputs:])
+        # Trained, so in full precision whatever the frozen kernel has.
+        self.lora_a = nnx.Param(down_init(rngs.params(), down, jnp.float32))
+        self.lora_b = nnx.Param(up_init(rngs.params(), up, jnp.float32))
 
     def __call__(self, x: jax.Array, out_sharding=None) -> jax.Array:
-        kernel = self.kernel[...].astype(self.dtype)
-        y = map_tokens(self.equation, x.astype(self.dtype), kernel, out_sharding)
-        return y + self.bias[...].astype(self.dtype) if hasattr(self, "bias") else y
+        dtype = self.config.dtype
+        x = x.astype(dtype)
+        kernel = self.kernel[...].astype(dtype)
+        y = map_tokens(self.equation, x, kernel, out_sharding)
+        if hasattr(self, "lora_a"):
+            y = y + self._adapt(x, out_sharding)
+        return y + self.bias[...].astype(dtype) if hasattr(self, "bias") else y
+
+    def _adapt(self, x: jax.Array, out_sharding) -> jax.Array:
+        """`s x A B`, in the order that costs r times the tokens and not a kernel."""
+        tokens, kernel, out = re.split(",|->", self.equation)
+        inputs = kernel[: self.lora_a.ndim - 1]
+        inner = sharding.ambient_spec(self.config.rules, ("batch", None, None))
+        down, up = self.lora_a[...].astype(x.dtype), self.lora_b[...].astype(x.dtype)
+        x = map_tokens(f"{tokens},{inputs}R->NR", x, down, inner)
+        y = map_tokens(f"NR,R{kernel[len(inputs) :]}->{out}", x, up, out_sharding)
+        return self.adapter_scale * y
 
 
 def map_tokens(

@@ -32,11 +32,14 @@ def place_split(run: Run, split: str) -> list[EvalSet]:
 
 
 def score(run: Run, params: Any, sets: Sequence[EvalSet], split: str) -> list[Scores]:
-    """Scores of every ability on a split placed by `place_split`, or a part of it."""
+    """Scores of every ability on a split placed by `place_split`, or a part of it.
+
+    `params` are the trained ones.
+    """
     return [
         score_split(
             run.program.eval_step,
-            params,
+            run.full(params),
             sets[k],
             run.data.rows[name][split].num_examples,
         )

@@ -192,7 +192,7 @@ def run_steps(
         if at_end:
             break
         batch, counts_C, host = next_slots(run, host)
-        state, metrics = run.program.train_step(state, {}, batch)
+        state, metrics = run.program.train_step(state, run.frozen, batch)
         log.defer(step + 1, metrics, counts_C, host.position_C)
     return state
 

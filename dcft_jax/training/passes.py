@@ -25,7 +25,7 @@ from dcft_jax.training.program import make_metric
 from dcft_jax.training.reference import load_reference
 from dcft_jax.training.run import Run, abstract_state
 from dcft_jax.training.state import TrainState
-from dcft_jax.training.step import LossFn, slot_loss
+from dcft_jax.training.step import LossFn
 
 FORWARD = 1 / 3  # of the work of a step on the same tokens
 
@@ -75,8 +75,8 @@ def _transfer_pass(run: Run) -> Pass:
     padding = -2 * num_abilities % slots  # slots divide over the mesh
     held_out = [run.data.rows[name]["mix_val"] for name in run.abilities]
     measure = jax.jit(
-        partial(transfer, program.engine, partial(slot_loss, program.model)),
-        static_argnums=3,
+        partial(transfer, program.engine, program.loss_fn),
+        static_argnums=4,
     )
 
     def one(state: TrainState, step: int):
@@ -93,9 +93,8 @@ def _transfer_pass(run: Run) -> Pass:
             for name in ROW_FIELDS
         }
         placed = place(batch, run.mesh, program.model.rules)
-        transfer_KK = measure(
-            state.params, metric(state.opt_state), placed, num_abilities
-        )
+        scale = metric(state.opt_state)
+        transfer_KK = measure(state.params, run.frozen, scale, placed, num_abilities)
         tokens = (2 * num_abilities + padding) * rows * data.seq_len
         return {"transfer_KK": transfer_KK}, tokens
 
@@ -103,7 +102,13 @@ def _transfer_pass(run: Run) -> Pass:
 
 
 def transfer(
-    engine: Engine, loss_fn: LossFn, params: Any, scale: Any, slots: Any, size: int
+    engine: Engine,
+    loss_fn: LossFn,
+    params: Any,
+    frozen: Any,
+    scale: Any,
+    slots: Any,
+    size: int,
 ) -> jax.Array:
     """`<v_j, g_k>` float32 [K, K]: mix-val gradient of the row's, train gradient of the
     column's ability, of the mean loss per response token; nan where one has no tokens.
@@ -115,7 +120,7 @@ def transfer(
     problem = Problem(
         loss_fn=loss_fn,
         params=params,
-        frozen={},
+        frozen=frozen,
         slots=slots,
         ability_S=jnp.arange(jax.tree.leaves(slots)[0].shape[0]),
         weights_K=jnp.ones(size),
@@ -129,8 +134,7 @@ def transfer(
 def _virtual_pass(run: Run) -> Pass:
     """A whole batch of each ability, and one step on it that is not kept."""
     program, num_abilities = run.program, len(run.abilities)
-    loss_fn = partial(slot_loss, program.model)
-    measure = jax.jit(partial(virtual_step, loss_fn, program.optimizer))
+    measure = jax.jit(partial(virtual_step, program.loss_fn, program.optimizer))
 
     def one(state: TrainState, step: int):
         losses = []
@@ -141,7 +145,7 @@ def _virtual_pass(run: Run) -> Pass:
             batch = _next_rows(run, state, counts_K)
             slots = {name: batch[f"{name}_SBL"] for name in ROW_FIELDS}
             placed = place(slots, run.mesh, program.model.rules)
-            losses.append(measure(state.params, state.opt_state, placed))
+            losses.append(measure(state.params, run.frozen, state.opt_state, placed))
         before_K, after_K = (jnp.stack(x) for x in zip(*losses, strict=True))
         tokens = run.rows_per_step * run.config.data.seq_len
         return (
@@ -156,13 +160,14 @@ def virtual_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     params: Any,
+    frozen: Any,
     opt_state: optax.OptState,
     slots: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """Loss per response token of a batch before and after a step on it, in nats."""
 
     def mean_loss(params):
-        loss_S, count_S = jax.vmap(lambda slot: loss_fn(params, {}, slot))(slots)
+        loss_S, count_S = jax.vmap(lambda slot: loss_fn(params, frozen, slot))(slots)
         return jnp.sum(replicate(loss_S)) / jnp.sum(replicate(count_S))
 
     before, gradient = jax.value_and_grad(mean_loss)(params)
@@ -178,7 +183,7 @@ def _reference_pass(run: Run, mix_val: list[EvalSet]) -> Pass:
         run.config, run.data.tokenizer.content_hash, abstract_state(run).params
     )
     reference_losses = [
-        [token_losses(reference, batch)[0] for batch, *_ in batches]
+        [token_losses(run.full(reference), batch)[0] for batch, *_ in batches]
         for batches in mix_val
     ]
     del reference
@@ -193,7 +198,7 @@ def _reference_pass(run: Run, mix_val: list[EvalSet]) -> Pass:
         excess_K, num_batches = [], 0
         for batches, references in zip(mix_val, reference_losses, strict=True):
             sums = [
-                excess(state.params, batch, reference)
+                excess(run.full(state.params), batch, reference)
                 for (batch, *_), reference in zip(batches, references, strict=True)
             ]
             total, count = (sum(x) for x in zip(*sums, strict=True))

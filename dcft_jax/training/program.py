@@ -26,31 +26,35 @@ from dcft_jax.conflict import (
 from dcft_jax.evaluation.losses import make_eval_step
 from dcft_jax.mixture import prior
 from dcft_jax.mixture.from_config import make_rule, make_tier_rule
-from dcft_jax.models import STACKED, ModelConfig
+from dcft_jax.models import STACKED, ModelConfig, split
 from dcft_jax.models import init as init_params
-from dcft_jax.sharding import Rules
 from dcft_jax.training.composition import Composition
 from dcft_jax.training.mixture_update import update_mixture
 from dcft_jax.training.optimizer import make_optimizer, make_schedule
 from dcft_jax.training.state import TrainState, init_mixture, init_state
-from dcft_jax.training.step import make_train_step
+from dcft_jax.training.step import LossFn, make_train_step, slot_loss
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
     model: ModelConfig
+    loss_fn: LossFn
     composition: Composition
     optimizer: optax.GradientTransformation
     engine: Engine
     schedule: optax.Schedule
-    init: Callable[[], TrainState]
+    init: Callable[..., TrainState]  # of random trained parameters, or of given ones
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics)
-    eval_step: Callable  # jitted (params, batch) -> sums
+    eval_step: Callable  # jitted (all parameters, batch) -> sums
     update_mixture: Callable  # jitted (mixture, measured, extra, step) -> mixture
 
 
 def build_program(
-    config: ConfigDict, vocab_size: int, size_KT: np.ndarray, tier_KN: np.ndarray
+    config: ConfigDict,
+    vocab_size: int,
+    size_KT: np.ndarray,
+    tier_KN: np.ndarray,
+    max_predicted: int | None = None,
 ) -> Program:
     """Builds the functions; nothing is computed.
 
@@ -58,33 +62,40 @@ def build_program(
       vocab_size: of the tokenizer.
       size_KT: train rows of each difficulty tier of each ability; 0: no such tier.
       tier_KN: which tier each mix-val example is in; -1: no example.
+      max_predicted: response tokens that a row of the data has at most.
 
     Raises:
       ValueError: a field of the model or the mixture is out of range.
     """
-    rules = Rules.from_config(config.mesh.rules)
-    model = ModelConfig.from_config(config.model, vocab_size, rules)
+    model = ModelConfig.from_config(
+        config.model, vocab_size, config.mesh.rules, config.lora
+    )
     num_steps = config.run.num_steps
     optimizer = make_optimizer(config.optimizer, num_steps)
     composition = make_composition(config, size_KT, tier_KN)
-    key = jax.random.key(config.run.seed)
-    engine = make_engine(config, jax.eval_shape(partial(init_params, model), key))
-    step = make_train_step(model, optimizer, composition, engine, make_metric(config))
 
-    def init() -> TrainState:
-        params = init_params(model, jax.random.key(config.run.seed))
+    def trained() -> Any:
+        return split(init_params(model, jax.random.key(config.run.seed)))[0]
+
+    engine = make_engine(config, jax.eval_shape(trained))
+    loss_fn = partial(slot_loss, model, max_predicted=max_predicted)
+    step = make_train_step(loss_fn, optimizer, composition, engine, make_metric(config))
+
+    def init(params: Any = None) -> TrainState:
+        params = trained() if params is None else params
         mixture = init_mixture(composition, tier_KN.shape[1])
         return init_state(params, optimizer, engine, mixture)
 
     return Program(
         model=model,
+        loss_fn=loss_fn,
         composition=composition,
         optimizer=optimizer,
         engine=engine,
         schedule=make_schedule(config.optimizer, num_steps),
         init=init,
         train_step=jax.jit(step, donate_argnums=0),
-        eval_step=make_eval_step(model),
+        eval_step=make_eval_step(model, max_predicted),
         update_mixture=jax.jit(partial(update_mixture, composition)),
     )
 

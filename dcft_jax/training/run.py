@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dcft_jax import config as config_lib
 from dcft_jax.data import Prepared, prepare, preview, tier_streams
-from dcft_jax.models import check_mesh
+from dcft_jax.models import check_mesh, combine
 from dcft_jax.sharding import concretize, make_mesh
 from dcft_jax.training.program import Program, build_program
 from dcft_jax.training.reference import reference_scorer
@@ -39,10 +39,15 @@ class Run:
     mesh: jax.sharding.Mesh
     program: Program
     streams: Sequence[grain.MapDataset]  # one per component of the mixture
+    frozen: Any  # parameters that are not trained
 
     @property
     def abilities(self) -> tuple[str, ...]:
         return tuple(self.data.rows)
+
+    def full(self, params: Any) -> Any:
+        """All parameters of the decoder, given the trained ones."""
+        return combine(self.frozen, params)
 
     @property
     def num_steps(self) -> int:
@@ -99,14 +104,16 @@ def open_run(
     keep_tokenizer(folder, data.tokenizer.processor.serialized_model_proto())
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
-    program = build_program(config, data.tokenizer.vocab_size, size_KT, tier_KN)
+    program = build_program(
+        config, data.tokenizer.vocab_size, size_KT, tier_KN, data.max_predicted
+    )
     check_mesh(program.model, mesh)
     streams = [
         stream
         for name, tiers in data.tiers.items()
         for stream in tier_streams(tiers.train, config.data.seed, name)
     ]
-    run = Run(config, plain_config, folder, console, data, mesh, program, streams)
+    run = Run(config, plain_config, folder, console, data, mesh, program, streams, {})
     check_space(folder, state_bytes(run), run.keep + len(run.best_of))
     return run
 

@@ -17,7 +17,7 @@ import optax
 
 from dcft_jax.conflict import Diagnostics, Engine, Problem, resolved_gradient, tap
 from dcft_jax.mixture import ability_sums, objective_weights
-from dcft_jax.models import ModelConfig, Tap, score_responses
+from dcft_jax.models import ModelConfig, Tap, combine, score_responses
 from dcft_jax.sharding import match_sharding
 from dcft_jax.training.composition import Composition
 from dcft_jax.training.state import MixtureState, TrainState, TrainSums, add_wide
@@ -37,16 +37,22 @@ class StepMetrics:
 
 
 def slot_loss(
-    config: ModelConfig, params: Any, frozen: Any, slot: Batch, handles: Any = None
+    config: ModelConfig,
+    params: Any,
+    frozen: Any,
+    slot: Batch,
+    handles: Any = None,
+    max_predicted: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Summed response-token loss of one slot, in nats, and how many tokens.
 
     A sum and a count, never a mean: means of means weigh tokens unequally.
-    `handles`: of the taps on the parameters, see `dcft_jax.conflict.tap`.
+    `params` are trained, `frozen` is the rest of the decoder's. `handles`: of the taps
+    on the trained, see `dcft_jax.conflict.tap`. `max_predicted`: see `score_responses`.
     """
-    del frozen  # the decoder trains all of its parameters
+    params = combine(frozen, params)
     hook = None if handles is None else Tap(tap, handles)
-    nll_BL, _, mask_BL = score_responses(config, params, slot, hook)
+    nll_BL, _, mask_BL = score_responses(config, params, slot, hook, max_predicted)
     return jnp.sum(nll_BL), jnp.sum(mask_BL, dtype=jnp.float32)
 
 
@@ -152,12 +158,11 @@ def train_step(
 
 
 def make_train_step(
-    model: ModelConfig,
+    loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     composition: Composition,
     engine: Engine,
     metric: Callable[[optax.OptState], Any] = lambda opt_state: None,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, StepMetrics]]:
     """`(state, frozen, batch) -> (state, metrics)`, to be jitted by the caller."""
-    loss_fn = partial(slot_loss, model)
     return partial(train_step, loss_fn, optimizer, composition, engine, metric)

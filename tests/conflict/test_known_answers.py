@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import brentq, nnls
 
 from dcft_jax.conflict import RESOLVERS, ema_weights
+from tests.compiling import OPTIMISED
 from tests.conflict.problems import (
     SEPARATE,
     SEPARATE_STARTS,
@@ -24,6 +25,7 @@ from tests.conflict.problems import (
 )
 
 HALF = np.float32([0.5, 0.5])
+optimised = functools.partial(jax.jit, compiler_options=OPTIMISED)
 
 
 def float64(path):
@@ -73,7 +75,7 @@ def toy_paths(name, num_steps, every, options=()):
         return path.x_TN[::every]
 
     over_starts = jax.vmap(one, (None, 0))
-    run = jax.jit(jax.vmap(over_starts, (0, None)))
+    run = optimised(jax.vmap(over_starts, (0, None)))
     return np.asarray(run(np.float32(SCALES), TOY_STARTS), np.float64)
 
 
@@ -176,7 +178,7 @@ def hull_paths(name, shape, even):
         optimizer = optax.sgd(STEP)
         return descend(objectives, resolver, optimizer, NUM_STEPS, weights_K, start_N)
 
-    path = jax.jit(jax.vmap(one))(np.float32(center_BKN), weights_BK, start_BN)
+    path = optimised(jax.vmap(one))(np.float32(center_BKN), weights_BK, start_BN)
     return center_BKN, start_BN, weights_BK, float64(path)
 
 
@@ -287,7 +289,7 @@ def quadratic_paths(name, which, num_steps, step):
     def one(start_N):
         return descend(quadratics, resolver, optimizer, num_steps, HALF, start_N)
 
-    return float64(jax.jit(jax.vmap(one))(starts))
+    return float64(optimised(jax.vmap(one))(starts))
 
 
 PROBLEMS = {
@@ -418,7 +420,7 @@ def settled(objectives, resolver, noise, start_N, rate=RATE, num_steps=3000):
         return path.x_TN[num_steps // 2 :]
 
     seeds = jnp.arange(NUM_SEEDS)
-    return np.asarray(jax.jit(jax.vmap(one))(seeds), np.float64)
+    return np.asarray(optimised(jax.vmap(one))(seeds), np.float64)
 
 
 def average(x):

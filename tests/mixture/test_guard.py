@@ -1,6 +1,5 @@
 """The comparison with the prior: engages, releases, and is not fooled by noise."""
 
-import functools
 from dataclasses import replace
 
 import jax
@@ -12,7 +11,6 @@ from dcft_jax.mixture.guard import compare, init_guard
 
 K = 3
 STDERR = 0.01
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
 
 def stacked(loss_UK, static_UK=None):
@@ -38,7 +36,7 @@ def stacked(loss_UK, static_UK=None):
     return jax.vmap(one)(jnp.arange(num_updates), loss_UK, static_UK)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def levels(feedback, warmup, threshold=3.0):
     def one(state, inputs):
         update, given = inputs

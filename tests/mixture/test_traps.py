@@ -26,7 +26,6 @@ from experiments.trap_problems import (
 )
 
 DEFAULTS = rule_options()["mirror_descent"].to_dict()
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 FLOOR, MIN_SPREAD = DEFAULTS["floor"], DEFAULTS["min_spread"]
 
 
@@ -44,9 +43,7 @@ def compiled(margins=None, backwards=False, **changes):
     if backwards:  # feeds what is learnt already
         options["signals"] = {"normalised_gap": -1.0}
     rule = mirror_descent(**options, retain_margin_K=margins)
-    return jax.jit(
-        lambda problem: simulate(rule, problem, learned), compiler_options=QUICK
-    )
+    return jax.jit(lambda problem: simulate(rule, problem, learned))
 
 
 def run(problem, margins=None, backwards=False, **changes):

@@ -50,7 +50,7 @@ def test_transfer_is_the_product_of_mix_val_and_train_gradients(engine: str):
     ).astype(np.float64)
     expected = rows[K:] @ rows[:K].T
     measured = transfer(
-        make_engine(config, name=engine), loss_fn, params, None, slots, K
+        make_engine(config, name=engine), loss_fn, params, {}, None, slots, K
     )
     np.testing.assert_allclose(measured, expected, rtol=1e-4, atol=1e-5)
 
@@ -70,7 +70,7 @@ def test_a_virtual_step_is_the_optimizers():
         ]
         return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
 
-    before, after = virtual_step(loss_fn, optimizer, params, opt_state, slots)
+    before, after = virtual_step(loss_fn, optimizer, params, {}, opt_state, slots)
     updates, _ = optimizer.update(jax.grad(mean_loss)(params), opt_state, params)
     stepped = optax.apply_updates(params, updates)
     np.testing.assert_allclose(before, mean_loss(params), rtol=1e-5)

@@ -99,7 +99,9 @@ def take_step(
     with jax.set_mesh(mesh):
         static = make_engine(config, resolver, engine, accumulate)
         composition, state = make_state(config, optimizer, static)
-        step = make_train_step(config, optimizer, composition, static)
+        step = make_train_step(
+            partial(slot_loss, config), optimizer, composition, static
+        )
         batch = sharding.place(make_batch(ability_S=ability_S), mesh, config.rules)
         new_state, metrics = jax.jit(step)(state, {}, batch)
         change = jax.tree.map(lambda a, b: a - b, state.params, new_state.params)
@@ -179,7 +181,10 @@ def test_engines_agree_on_the_decoder(engine, changes):
     other = take_step(config, "upgrad", engine=engine)
     assert_close(other[0], change, 1e-5)
     gram_KK = metrics.conflict.gram_KK
-    np.testing.assert_allclose(other[2].conflict.gram_KK, gram_KK, rtol=2e-6)
+    # Rounding is relative to the lengths of the gradients, not to their product.
+    length_K = np.sqrt(np.diagonal(gram_KK))
+    error_KK = np.abs(other[2].conflict.gram_KK - gram_KK)
+    assert np.all(error_KK <= 2e-6 * length_K * length_K[:, None])
 
 
 @pytest.mark.slow
@@ -241,7 +246,9 @@ def test_no_host_callback_and_no_recompilation(engine):
     mesh = sharding.make_mesh(sizes, jax.devices()[: int(np.prod(mesh_sizes))])
     with jax.set_mesh(mesh):
         composition, state = make_state(config, optimizer, static)
-        step = jax.jit(make_train_step(config, optimizer, composition, static))
+        step = jax.jit(
+            make_train_step(partial(slot_loss, config), optimizer, composition, static)
+        )
         batches = [
             sharding.place(make_batch(s, a), mesh, config.rules)
             for s, a in enumerate((ABILITY_S, [0, 1, 1, 2], [2, 2, 2, 2]))
