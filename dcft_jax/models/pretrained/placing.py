@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from dcft_jax import sharding
 from dcft_jax.models.config import ModelConfig
@@ -19,7 +20,7 @@ SHOWN = 5  # names in a message
 
 
 def abstract_params(
-    config: ModelConfig, mesh: jax.sharding.Mesh | None = None
+    config: ModelConfig, mesh: Mesh | None = None
 ) -> Params:
     """Shapes, dtypes and, with a mesh, shardings of the parameters; no array is made.
 
@@ -108,7 +109,7 @@ def _place_leaf(
     # Not `jax.make_array_from_callback`: it collects the shards of all devices on the
     # host before it moves any.
     devices = leaf.sharding.addressable_devices_indices_map(leaf.shape)
-    owners: dict[Any, list[jax.Device]] = {}
+    owners: dict[tuple[Any, ...], list[Any]] = {}
     for device, index in devices.items():
         key = tuple(part.indices(n) for part, n in zip(index, leaf.shape, strict=True))
         owners.setdefault(key, []).append(device)
