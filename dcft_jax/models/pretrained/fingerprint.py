@@ -9,7 +9,7 @@ BLOCKS, BLOCK = 256, 4096  # samples of each file, and their bytes
 
 
 def content_hash(checkpoint: Checkpoint) -> str:
-    """SHA-256, in hexadecimal, of a sample of the weight files, in order of their names.
+    """SHA-256, in hexadecimal, of a sample of the weight files in order of their names.
 
     It covers of every file the name, the size, all of the header (names, shapes, types,
     places), and 256 blocks of 4096 bytes, evenly spaced over the data (all of it up to

@@ -27,6 +27,12 @@ _ROPE_KEYS = {
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
 }
+# Settings of "llama3", without effect otherwise.
+_LLAMA3 = dict(
+    rope_low_frequency_factor=1.0,
+    rope_high_frequency_factor=4.0,
+    rope_original_length=8192,
+)
 _ROPE_OPTIONAL = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _ROPE_OPTIONAL += ("original_max_position_embeddings",)
 
@@ -48,10 +54,8 @@ def config_fields(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     family = raw["model_type"]
     values = {**DEFAULTS[family], **raw}
     for key, allowed in _NEUTRAL.items():
-        if values.get(key) not in allowed and (family, key) != (
-            "qwen2",
-            "attention_bias",
-        ):
+        ignored = family == "qwen2" and key == "attention_bias"
+        if values.get(key) not in allowed and not ignored:
             _refuse(where, key, values[key], f"one of {allowed}")
     heads = values["num_attention_heads"]
     fields = dict(
@@ -195,20 +199,20 @@ def _rope(
     unknown = [name for name in rope if name not in needed + _ROPE_OPTIONAL]
     if unknown:
         _refuse(where, key, rope, f"without {unknown}")
-    original = rope.get("original_max_position_embeddings")
-    is_llama3 = kind == "llama3"
-    return dict(
+    fields = dict(
         rope_theta=float(rope.get("rope_theta") or theta),
         rope_scaling="none" if kind == "default" else kind,
         rope_scaling_factor=float(rope["factor"]) if needed else 1.0,
-        rope_low_frequency_factor=float(rope["low_freq_factor"]) if is_llama3 else 1.0,
-        rope_high_frequency_factor=float(rope["high_freq_factor"])
-        if is_llama3
-        else 4.0,
-        rope_original_length=int(original or values["max_position_embeddings"])
-        if is_llama3
-        else 8192,
+        **_LLAMA3,
     )
+    if kind == "llama3":
+        original = rope.get("original_max_position_embeddings")
+        fields |= dict(
+            rope_low_frequency_factor=float(rope["low_freq_factor"]),
+            rope_high_frequency_factor=float(rope["high_freq_factor"]),
+            rope_original_length=int(original or values["max_position_embeddings"]),
+        )
+    return fields
 
 
 def _refuse(where: str, key: str, value: Any, supported: str) -> NoReturn:

@@ -8,7 +8,6 @@ import gguf
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES
 
-from dcft_jax.models.pretrained import layout
 from dcft_jax.models.pretrained.checkpoint import Checkpoint, Stored
 from dcft_jax.models.pretrained.families import DEFAULTS
 
@@ -73,7 +72,7 @@ def open_gguf(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 def _check_types(path: Path, stored: dict[str, Any]) -> None:
     for name, tensor in stored.items():
-        block, size = GGML_QUANT_SIZES[tensor.tensor_type]
+        _, size = GGML_QUANT_SIZES[tensor.tensor_type]
         try:
             gguf.quants.dequantize(np.zeros((1, size), np.uint8), tensor.tensor_type)
         except NotImplementedError as error:
@@ -173,7 +172,7 @@ def _llama3_divisors(head_dim: int, theta: float, factor: float) -> np.ndarray:
 
 
 def _decimal(value: float) -> float:
-    """The shortest decimal of a float32, which the metadata holds: 1e-5, not 0.99e-5."""
+    """The shortest decimal of a float32, as the metadata holds: 1e-5, not 0.9999e-5."""
     return float(str(np.float32(value)))
 
 

@@ -1,38 +1,23 @@
 """Other people's checkpoints as a decoder and its parameters."""
 
 import dataclasses
-import json
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from dcft_jax import sharding
 from dcft_jax.models.config import DTYPES, ModelConfig
 from dcft_jax.models.decoder import Params
-from dcft_jax.models.pretrained import fingerprint, gguf_file, placing
-from dcft_jax.models.pretrained.checkpoint import Checkpoint
-from dcft_jax.models.pretrained.from_hf import config_fields, text_part
-from dcft_jax.models.pretrained.locate import CONFIG, locate
-from dcft_jax.models.pretrained.safetensors_files import open_safetensors
-from dcft_jax.models.pretrained.tensors import (
-    PREFIXES,
-    Entry,
-    gguf_tensors,
-    hf_tensors,
-)
+from dcft_jax.models.pretrained import opening
+from dcft_jax.models.pretrained.fingerprint import content_hash
+from dcft_jax.models.pretrained.from_hf import config_fields
+from dcft_jax.models.pretrained.locate import locate
+from dcft_jax.models.pretrained.placing import abstract_params, place
 
 CACHE = ".cache/dcft"
 WHOLE = sharding.Rules(tuple((name, None) for name in sharding.LOGICAL_AXES))
-VISION = re.compile(r"(model\.)?(vision_tower|multi_modal_projector)\..*")
-HEADS = re.compile(r"(language_model\.)?lm_head\.weight")
-# Old Llama checkpoints carry the frequencies, which follow from the settings.
-IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|" + re.escape(gguf_file.ROPE_FREQS))
-ROWS = 8192  # of a table, compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +61,11 @@ def load_pretrained(
         their settings say; names the file and the key or tensor.
     """
     found = locate(name_or_path, Path(cache_dir))
-    config = _read_config(found.path, rules, param_dtype, compute_dtype, remat)
-    checkpoint, entries = _open(found.path, config)
-    params = placing.place(
-        config, entries, checkpoint, placing.abstract_params(config, mesh)
-    )
-    digest = fingerprint.content_hash(checkpoint)
+    settings, checkpoint = opening.open_all(found.path)
+    config = _config(settings, rules, param_dtype, compute_dtype, remat)
+    entries = opening.match(config, settings, checkpoint)
+    params = place(config, entries, checkpoint, abstract_params(config, mesh))
+    digest = content_hash(checkpoint)
     return Pretrained(config, params, found.path, found.source, digest)
 
 
@@ -95,7 +79,8 @@ def read_config(
 ) -> ModelConfig:
     """The decoder of a checkpoint, without its weights; see `load_pretrained`."""
     found = locate(name_or_path, Path(cache_dir), weights=False)
-    return _read_config(found.path, rules, param_dtype, compute_dtype, remat)
+    settings = opening.open_settings(found.path)
+    return _config(settings, rules, param_dtype, compute_dtype, remat)
 
 
 def load_params(
@@ -115,19 +100,20 @@ def load_params(
       FileNotFoundError, ValueError: see `load_pretrained`.
     """
     found = locate(name_or_path, Path(cache_dir))
-    checkpoint, entries = _open(found.path, config)
-    abstract = placing.abstract_params(config) if abstract is None else abstract
-    return placing.place(config, entries, checkpoint, abstract)
+    settings, checkpoint = opening.open_all(found.path)
+    entries = opening.match(config, settings, checkpoint)
+    abstract = abstract_params(config) if abstract is None else abstract
+    return place(config, entries, checkpoint, abstract)
 
 
-def _read_config(
-    path: Path,
+def _config(
+    settings: opening.Settings,
     rules: sharding.Rules | Mapping[str, Any] | None,
     param_dtype: str | None,
     compute_dtype: str,
     remat: str,
 ) -> ModelConfig:
-    raw, where = _settings(path)
+    raw, where = settings
     param_dtype = param_dtype or raw.get("dtype") or raw.get("torch_dtype") or "float32"
     if param_dtype not in DTYPES:
         raise ValueError(
@@ -141,57 +127,3 @@ def _read_config(
         param_dtype=param_dtype,
         compute_dtype=compute_dtype,
     )
-
-
-def _settings(path: Path) -> tuple[dict[str, Any], str]:
-    """As the keys of a config.json, and the name of their file."""
-    if path.suffix == ".gguf":
-        return gguf_file.open_gguf(path)[1], str(path)
-    file = path / CONFIG
-    if not file.is_file():
-        raise FileNotFoundError(f"{path}: there is no {CONFIG}")
-    try:
-        raw = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: no JSON: {error}") from error
-    return text_part(raw, str(file)), str(file)
-
-
-def _open(path: Path, config: ModelConfig) -> tuple[Checkpoint, list[Entry]]:
-    """The checkpoint and where its tensors belong, checked."""
-    if path.suffix == ".gguf":
-        checkpoint, raw = gguf_file.open_gguf(path)
-        entries = gguf_tensors(config, raw["model_type"])
-        placing.check(config, entries, checkpoint, IGNORED)
-        return checkpoint, entries
-    checkpoint = open_safetensors(path)
-    names = checkpoint.tensors
-    prefix = next((p for p in PREFIXES if f"{p}embed_tokens.weight" in names), "model.")
-    entries = hf_tensors(config, prefix)
-    skipped = [] if prefix == "model." else [n for n in names if VISION.fullmatch(n)]
-    heads = [n for n in names if config.tie_embeddings and HEADS.fullmatch(n)]
-    extra = "|".join([IGNORED.pattern, *map(re.escape, [*skipped, *heads])])
-    placing.check(config, entries, checkpoint, re.compile(extra))
-    for head in heads:
-        _check_tied(checkpoint, f"{prefix}embed_tokens.weight", head)
-    if skipped:
-        warnings.warn(
-            f"{path}: only the text part is loaded; {len(skipped)} tensors of "
-            "vision_tower and multi_modal_projector are skipped",
-            stacklevel=3,
-        )
-    return checkpoint, entries
-
-
-def _check_tied(checkpoint: Checkpoint, table: str, head: str) -> None:
-    """Some files repeat the embeddings as the head; it must be a repetition."""
-    for start in range(0, checkpoint.tensors[table].shape[0], ROWS):
-        rows = (slice(start, start + ROWS), slice(None))
-        if not np.array_equal(
-            checkpoint.read(table, rows), checkpoint.read(head, rows)
-        ):
-            raise ValueError(
-                f"{checkpoint.tensors[head].file}: tensor {head!r} differs from "
-                f"{table!r}, although tie_word_embeddings says they are one; set it to "
-                f"false in {CONFIG} to use both"
-            )

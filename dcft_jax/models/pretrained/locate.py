@@ -43,7 +43,7 @@ def locate(name_or_path: str | Path, cache_dir: Path, weights: bool = True) -> L
 
 def _from_hub(name: str, weights: bool) -> Located:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     repository, _, revision = name.partition("@")
     try:

