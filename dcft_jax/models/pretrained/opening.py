@@ -95,11 +95,10 @@ def match(
 
 def _check_tied(checkpoint: Checkpoint, table: str, head: str) -> None:
     """Some files repeat the embeddings as the head; it must be a repetition."""
-    for start in range(0, checkpoint.tensors[table].shape[0], ROWS):
-        rows = (slice(start, start + ROWS), slice(None))
-        if not np.array_equal(
-            checkpoint.read(table, rows), checkpoint.read(head, rows)
-        ):
+    size = checkpoint.tensors[table].shape[0]
+    for start in range(0, size, ROWS):
+        rows = (slice(start, min(start + ROWS, size)), slice(None))
+        if not np.array_equal(*(checkpoint.read(name, rows) for name in (table, head))):
             raise ValueError(
                 f"{checkpoint.tensors[head].file}: tensor {head!r} differs from "
                 f"{table!r}, although tie_word_embeddings says they are one; set it to "

@@ -130,18 +130,16 @@ def _read_part(
     sizes, names = layout.axis_sizes(config), _names(entry, config)
     stacked = entry.leaf.startswith(f"{STACKED}/")
     names, inner = (names[index[0]], index[1:]) if stacked else (names, index)
-    part = layout.file_index(entry.equation, sizes, inner)
+    wanted = layout.file_index(entry.equation, sizes, inner)
 
     def read(name: str) -> np.ndarray:
-        numbers = checkpoint.read(name, part)
+        numbers = checkpoint.read(name, wanted)
         return layout.to_leaf(entry.equation, sizes, numbers, inner)
 
     if not stacked:
         return np.ascontiguousarray(read(names[0]), dtype=leaf.dtype)
-    shape = [
-        s.indices(n)[1] - s.indices(n)[0]
-        for s, n in zip(index, leaf.shape, strict=True)
-    ]
+    bounds = zip(index, leaf.shape, strict=True)
+    shape = [len(range(*part.indices(size))) for part, size in bounds]
     layers = np.empty(shape, leaf.dtype)
     for i, name in enumerate(names):
         layers[i] = read(name)

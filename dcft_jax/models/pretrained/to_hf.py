@@ -68,6 +68,8 @@ def hf_config(config: ModelConfig, max_length: int) -> dict[str, Any]:
     }
     if family != "qwen2":
         raw["attention_bias"] = False
+    elif config.head_dim * config.num_heads == config.width:
+        del raw["head_dim"]  # not a key of Qwen2, although its code looks for one
     if family == "llama":
         raw["mlp_bias"] = False
     if family != "llama":
