@@ -121,13 +121,15 @@ def _gemma(values: Mapping[str, Any], head_dim: int, where: str) -> dict[str, An
 
 def _windows(values: Mapping[str, Any], where: str) -> dict[str, int]:
     """Which layers are windowed, as a window and the distance of global layers."""
+    if values["model_type"] == "llama":
+        return dict(sliding_window=0, global_every=0)
     kinds = values.get("layer_types") or _default_layer_types(values)
     number, window = values["num_hidden_layers"], values.get("sliding_window")
     local = [kind == "sliding_attention" for kind in kinds]
     if len(kinds) != number or set(kinds) - {"sliding_attention", "full_attention"}:
         supported = f"{number} times 'sliding_attention' or 'full_attention'"
         _refuse(where, "layer_types", kinds, supported)
-    if values["model_type"] == "llama" or not any(local):
+    if not any(local):
         return dict(sliding_window=0, global_every=0)
     if not window:
         _refuse(where, "sliding_window", window, "a length: some layers need it")
@@ -141,7 +143,7 @@ def _windows(values: Mapping[str, Any], where: str) -> dict[str, int]:
 def _default_layer_types(values: Mapping[str, Any]) -> list[str]:
     family, number = values["model_type"], values["num_hidden_layers"]
     if family.startswith("gemma"):
-        every = values.get("sliding_window_pattern", 2)
+        every = 2 if family == "gemma2" else values["sliding_window_pattern"]
         local = [(i + 1) % every != 0 for i in range(number)]
     else:
         windowed = values.get("use_sliding_window") and values["sliding_window"]

@@ -101,6 +101,7 @@ def _settings(reader: gguf.GGUFReader, checkpoint: Checkpoint) -> dict[str, Any]
     theta = _decimal(get("rope.freq_base", DEFAULTS[family]["rope_theta"]))
     _require(get, path, "attention.value_length", size)
     _require(get, path, "rope.dimension_count", size)
+    _require(get, path, "rope.scale_linear", 1.0)  # of old files
     _require(get, path, "expert_count", 0)
     _require(get, path, "attention.sliding_window", 0)
     return dict(

@@ -98,7 +98,8 @@ def _check_tied(checkpoint: Checkpoint, table: str, head: str) -> None:
     size = checkpoint.tensors[table].shape[0]
     for start in range(0, size, ROWS):
         rows = (slice(start, min(start + ROWS, size)), slice(None))
-        if not np.array_equal(*(checkpoint.read(name, rows) for name in (table, head))):
+        one, other = checkpoint.read(table, rows), checkpoint.read(head, rows)
+        if not np.array_equal(one, other):
             raise ValueError(
                 f"{checkpoint.tensors[head].file}: tensor {head!r} differs from "
                 f"{table!r}, although tie_word_embeddings says they are one; set it to "

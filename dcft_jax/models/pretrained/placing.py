@@ -136,14 +136,13 @@ def _read_part(
         numbers = checkpoint.read(name, wanted)
         return layout.to_leaf(entry.equation, sizes, numbers, inner)
 
-    if not stacked:
-        return np.ascontiguousarray(read(names[0]), dtype=leaf.dtype)
     bounds = zip(index, leaf.shape, strict=True)
-    shape = [len(range(*part.indices(size))) for part, size in bounds]
-    layers = np.empty(shape, leaf.dtype)
+    # Always a copy: arrays on a CPU may share memory with what they are made of, and a
+    # reader may return the memory-mapped file itself.
+    part = np.empty([len(range(*s.indices(size))) for s, size in bounds], leaf.dtype)
     for i, name in enumerate(names):
-        layers[i] = read(name)
-    return layers
+        part[i if stacked else ...] = read(name)
+    return part
 
 
 def _names(entry: Entry, config: ModelConfig) -> list[str]:

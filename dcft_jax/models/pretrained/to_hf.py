@@ -44,8 +44,10 @@ def hf_config(config: ModelConfig, max_length: int) -> dict[str, Any]:
       max_length: `max_position_embeddings`; the longest row the model is meant for.
 
     Raises:
-      ValueError: see `family_of`.
+      ValueError: see `family_of`; if the length is not positive.
     """
+    if max_length < 1:
+        raise ValueError(f"max_length={max_length} must be positive")
     family = family_of(config)
     activation = "hidden_activation" if "gemma" in family else "hidden_act"
     raw = {

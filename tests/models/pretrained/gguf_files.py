@@ -30,7 +30,9 @@ def write_gguf(
     """
     # Blocks of Q4_K are 256 numbers of a row.
     width = 256 if kind == "Q4_K" else 32
-    sizes = dict(num_layers=2, width=width, hidden=width, head_dim=8, rope_theta=1e5)
+    # transformers reads no size of a head from a GGUF file: these are its defaults.
+    head = 128 if family == "qwen3" else width // 4
+    sizes = dict(num_layers=2, width=width, hidden=width, head_dim=head, rope_theta=1e5)
     config = make(**{**sizes, "compute_dtype": "float32", **FAMILIES[family], **fields})
     params, writer = random_params(config), gguf.GGUFWriter(path, family)
     _write_settings(writer, config)

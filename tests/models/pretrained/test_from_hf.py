@@ -91,6 +91,11 @@ def test_layer_patterns():
     whole = fields(GEMMA3, layer_types=["full_attention"] * 4)
     assert whole["sliding_window"] == 0
     assert fields(QWEN3)["sliding_window"] == 0
+    # Keys that the code of the family does not read.
+    assert (
+        fields(LLAMA, use_sliding_window=True, sliding_window=8)["sliding_window"] == 0
+    )
+    assert fields(GEMMA2, sliding_window_pattern=3)["global_every"] == 2
     windowed = dict(use_sliding_window=True, sliding_window=8, max_window_layers=0)
     assert fields(QWEN3, **windowed)["sliding_window"] == 8
 

@@ -29,6 +29,15 @@ def test_settings_alone(tmp_path):
     assert got.norm_eps == 1e-6, "not the nearest float32"
 
 
+def test_parameters_do_not_depend_on_the_file_once_loaded(tmp_path):
+    path = tmp_path / "model.gguf"
+    _, params = write_gguf(path, "llama", "F32")
+    p = load_pretrained(path)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert_same(p.params, params)
+
+
 def _decoded() -> list[gguf.GGMLQuantizationType]:
     """Types that the package decodes."""
     kinds = []
@@ -122,6 +131,7 @@ def test_linear_scaling(tmp_path):
 REFUSED = [
     ("gemma2", {}, r"general\.architecture='gemma2'.*'llama'"),
     ("llama", {"rope.scaling.type": "yarn"}, r"rope\.scaling\.type='yarn'"),
+    ("llama", {"rope.scale_linear": 4.0}, r"rope\.scale_linear=4\.0"),
     ("llama", {"expert_count": 8}, "expert_count=8"),
     ("llama", {"attention.sliding_window": 4096}, r"attention\.sliding_window=4096"),
     ("llama", {"odd.weight": np.zeros(3, np.float32)}, "unexpected tensor 'odd"),

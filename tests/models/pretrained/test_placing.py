@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from configs import base
@@ -49,7 +50,8 @@ def test_loaded_and_drawn_parameters_have_the_same_types():
     with jax.set_mesh(mesh):
         drawn = jax.eval_shape(lambda: models.init(p.config, jax.random.key(0)))
     for x, y in zip(jax.tree.leaves(p.params), jax.tree.leaves(drawn), strict=True):
-        full = (*y.sharding.spec, *(None,) * (y.ndim - len(y.sharding.spec)))
+        spec = y.sharding.spec
+        full = PartitionSpec(*spec, *(None,) * (y.ndim - len(spec)))
         assert (x.sharding.spec, x.dtype) == (full, y.dtype)
 
 
