@@ -51,7 +51,7 @@ def test_the_text_part_of_a_multimodal_model_is_the_text_model():
     assert {**vars(whole), "norm_eps": text.norm_eps} == vars(text)
 
 
-def test_what_gemma_3_4b_leaves_out_takes_the_defaults_of_its_family():
+def test_what_a_multimodal_gemma_3_leaves_out_takes_the_defaults_of_its_family():
     text = dict(
         hidden_size=2560,
         intermediate_size=10_240,
