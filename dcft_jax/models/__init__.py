@@ -4,6 +4,14 @@ from dcft_jax.models.config import ModelConfig, check_mesh
 from dcft_jax.models.decoder import STACKED, Params, Tap, apply, hidden, init, unembed
 from dcft_jax.models.lora import LoRA, combine, merge, split
 from dcft_jax.models.loss import token_correct, token_nll
+from dcft_jax.models.pretrained import (
+    Pretrained,
+    abstract_params,
+    load_params,
+    load_pretrained,
+    read_config,
+    save_pretrained,
+)
 from dcft_jax.models.response import response_targets, score_responses
 
 __all__ = [
@@ -11,14 +19,20 @@ __all__ = [
     "LoRA",
     "ModelConfig",
     "Params",
+    "Pretrained",
     "Tap",
+    "abstract_params",
     "apply",
     "check_mesh",
     "combine",
     "hidden",
     "init",
+    "load_params",
+    "load_pretrained",
     "merge",
+    "read_config",
     "response_targets",
+    "save_pretrained",
     "score_responses",
     "split",
     "token_correct",
