@@ -96,7 +96,7 @@ def open_run(
     folder = open_workdir(workdir, plain_config)
     data = prepare(config, console=console, scorer=reference_scorer(config, mesh))
     check_data(folder, data.content_hash)
-    keep_tokenizer(folder, data.tokenizer.processor.serialized_model_proto())
+    keep_tokenizer(folder, data.tokenizer)
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
     program = build_program(config, data.tokenizer.vocab_size, size_KT, tier_KN)
