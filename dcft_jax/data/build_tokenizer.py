@@ -32,7 +32,8 @@ def build_tokenizer(
     The padding token is the declared one, unless the chat format writes that one: many
     models pad with the token that ends a turn, and who leaves padding out of the loss
     would leave the end of replies out too. Then, or if none is declared, it is the
-    first control token that the format never writes and that does not end generation.
+    first control token that the format never writes, preferably one that does not end
+    generation either.
     Its embedding is never read by a token that counts: padding is a segment of its own.
 
     Args:
@@ -159,11 +160,16 @@ def _pad_token(
     declared = special.get("pad_token")
     if declared is not None and declared not in written:
         return declared
-    used = {*eos_ids, *(layout.stop_ids if layout else ())}
-    used |= {*_ids(backend, [special[k] for k in ("bos_token",) if k in special])}
-    for token_id, token in sorted(backend.get_added_tokens_decoder().items()):
-        if token.special and token_id not in used and token.content not in written:
-            return token.content
+    free = [
+        (token_id in eos_ids, token_id, token.content)
+        for token_id, token in backend.get_added_tokens_decoder().items()
+        if token.special
+        and token.content not in written
+        and token.content != special.get("bos_token")
+        and not (layout and token_id == layout.end_id)
+    ]
+    if free:
+        return min(free)[2]
     raise ValueError(
         f"the tokenizer of {name} has no token to pad with: all its control tokens are "
         "part of conversations or end them; declare an unused one as pad_token in its "

@@ -26,8 +26,9 @@ class TemplateChat:
     For ordinary content the ids are those of `apply_chat_template` in transformers.
     They differ in three cases, by intent. Control tokens spelt out in a message are
     ordinary text here. The text is cut where a reply begins, as it is in generation, so
-    no token holds the end of the prompt and the begin of the reply; this shows only
-    where a reply opens with white space that would merge with the prompt's. Templates
+    no token holds the end of the prompt and the begin of the reply, and the prompt has
+    the same tokens as alone; this shows only where a reply opens with white space, or
+    in a tokenizer that splits the white space of a prompt by what follows. Templates
     that write today's date always get the same one.
 
     A reply is trained from the end of its generation prompt on: text that a template
@@ -64,15 +65,24 @@ class TemplateChat:
     def encode_prompt(self, messages: Messages) -> np.ndarray:
         self._check_prompts(messages)
         hidden, meaning = hide_control(messages, self.tokenizer.pattern)
-        text, _ = self.template.render(hidden, add_generation_prompt=True)
-        parts = cut(text, self.tokenizer.pattern, hidden=meaning)
+        text, marked = self.template.render(hidden, add_generation_prompt=True)
+        # Cut where earlier replies begin, as in training.
+        spans = self._spans(text, marked, hidden)
+        parts = cut(text, self.tokenizer.pattern, spans, meaning)
         return self._assemble([parts])[0][0]
 
     def _parts(self, messages: Messages) -> list[Part]:
         self._check_prompts(messages)
         hidden, meaning = hide_control(messages, self.tokenizer.pattern)
         text, marked = self.template.render(hidden)
-        begins = self._marked(text, marked) if marked else self._begins(text, hidden)
+        spans = self._spans(text, marked, hidden)
+        return cut(text, self.tokenizer.pattern, spans, meaning)
+
+    def _spans(
+        self, text: str, marked: Sequence[Span], messages: Messages
+    ) -> list[Span]:
+        """Where what the model writes begins and ends."""
+        begins = self._marked(text, marked) if marked else self._begins(text, messages)
         spans = [(begin, self._end(text, begin)) for begin in begins]
         for (_, end), (begin, _) in pairwise(spans):
             if begin < end:
@@ -80,7 +90,7 @@ class TemplateChat:
                     f"chat template of {self.template.name}: a reply begins before the "
                     f"end of the one before it, at {text[begin : begin + 40]!r}"
                 )
-        return cut(text, self.tokenizer.pattern, spans, meaning)
+        return spans
 
     def _begins(self, text: str, messages: Messages) -> list[int]:
         """Where replies begin: where the generation prompt for them ends."""
