@@ -33,8 +33,8 @@ def build_tokenizer(
     models pad with the token that ends a turn, and who leaves padding out of the loss
     would leave the end of replies out too. Then, or if none is declared, it is the
     first control token that the format never writes, preferably one that does not end
-    generation either.
-    Its embedding is never read by a token that counts: padding is a segment of its own.
+    generation either. No token that counts reads its embedding: padding is a segment of
+    its own.
 
     Args:
         backend: changed in place.
@@ -54,33 +54,38 @@ def build_tokenizer(
         if backend.token_to_id(token) is not None
     }
     eos = [special["eos_token"]] if "eos_token" in special else []
-    eos_ids = [*_ids(backend, eos), *declared.eos_ids]
-    layout, written = None, ""
+    eos_ids = tuple(dict.fromkeys([*_ids(backend, eos), *declared.eos_ids]))
+    source, scaffold = "", None
     if declared.template is not None:
-        source = FOLD_SYSTEM * fold_system + declared.template
-        if fold_system and declared.template.startswith(FOLD_SYSTEM):
-            source = declared.template
+        source = _source(declared.template, fold_system)
+        scaffold = probe(ChatTemplate(source, name, special))
+    pad = _pad_token(backend, special, eos_ids, "\n".join(scaffold or ()), name)
+    special = {**special, "pad_token": pad}
+    layout = None
+    if scaffold is not None:
         template = ChatTemplate(source, name, special)
-        scaffold = probe(template)
         layout = _layout(backend, template, scaffold, eos_ids)
-        written = "\n".join(scaffold)
-    special |= {
-        "pad_token": _pad_token(backend, special, layout, eos_ids, written, name)
-    }
-    if layout:
-        template = ChatTemplate(layout.template.source, name, special)
-        layout = layout._replace(template=template)
     return HFTokenizer(
         backend=backend,
         name=name,
-        content_hash=hashlib.blake2b(
-            backend.to_str().encode(), digest_size=16
-        ).hexdigest(),
+        content_hash=_hash(backend),
         vocab_size=max(backend.get_vocab().values()) + 1,
         special=special,
-        eos_ids=tuple(dict.fromkeys(eos_ids)),
+        eos_ids=eos_ids,
         layout=layout,
     )
+
+
+def _source(template: str, fold_system: bool) -> str:
+    """The template, behind the code that folds system messages unless it has that."""
+    if fold_system and not template.startswith(FOLD_SYSTEM):
+        return FOLD_SYSTEM + template
+    return template
+
+
+def _hash(backend: tokenizers.Tokenizer) -> str:
+    content = backend.to_str().encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _add_declared(backend: tokenizers.Tokenizer, declared: Declared, name: str) -> None:
@@ -127,7 +132,7 @@ def _layout(
     backend: tokenizers.Tokenizer,
     template: ChatTemplate,
     scaffold: Scaffold,
-    eos_ids: list[int],
+    eos_ids: tuple[int, ...],
 ) -> Layout:
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     for marker in sorted(role_markers(scaffold, added)):
@@ -152,8 +157,7 @@ def _layout(
 def _pad_token(
     backend: tokenizers.Tokenizer,
     special: dict[str, str],
-    layout: Layout | None,
-    eos_ids: list[int],
+    eos_ids: tuple[int, ...],
     written: str,
     name: str,
 ) -> str:
@@ -166,7 +170,6 @@ def _pad_token(
         if token.special
         and token.content not in written
         and token.content != special.get("bos_token")
-        and not (layout and token_id == layout.end_id)
     ]
     if free:
         return min(free)[2]

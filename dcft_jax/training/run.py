@@ -26,7 +26,16 @@ from dcft_jax.training.workdir import (
     open_workdir,
 )
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "sentencepiece",
+    "tokenizers",
+    "jinja2",
+)
 
 
 @dataclasses.dataclass(frozen=True)
