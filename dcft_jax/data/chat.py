@@ -26,7 +26,20 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer) -> list[E
     """`encode_example` of each, with all texts encoded in one call."""
     for example in examples:
         _check_roles(example)
-    return tokenizer.chat.encode_batch([example.messages for example in examples])
+    try:
+        return tokenizer.chat.encode_batch([example.messages for example in examples])
+    except ValueError:
+        _raise_with_source(examples, tokenizer)
+        raise
+
+
+def _raise_with_source(examples: Sequence[Example], tokenizer: Tokenizer) -> None:
+    """Encodes one by one, to say which source the bad conversation is from."""
+    for example in examples:
+        try:
+            tokenizer.chat.encode(example.messages)
+        except ValueError as error:
+            raise ValueError(f"source {example.source!r}: {error}") from error
 
 
 def _check_roles(example: Example) -> None:

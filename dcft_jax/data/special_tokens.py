@@ -31,8 +31,8 @@ class Declared:
 
 
 def read_declared(folder: Path) -> Declared:
-    """Reads tokenizer_config.json, special_tokens_map.json, generation_config.json and
-    chat_template.jinja, those that exist.
+    """Reads tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+    generation_config.json and chat_template.jinja, those that exist.
 
     Raises:
         ValueError: a file is no JSON object, or there are several templates and none
@@ -40,6 +40,10 @@ def read_declared(folder: Path) -> Declared:
     """
     config = _read_json(folder / "tokenizer_config.json")
     older = _read_json(folder / "special_tokens_map.json")
+    older_added = _read_json(folder / "added_tokens.json")
+    added = {i: {"content": token} for token, i in older_added.items()}
+    newer_added = config.get("added_tokens_decoder", {})
+    added |= {int(i): token for i, token in newer_added.items()}
     generation = _read_json(folder / "generation_config.json")
     special = {
         name: content
@@ -54,9 +58,7 @@ def read_declared(folder: Path) -> Declared:
     return Declared(
         special=special,
         extra=tuple(content for token in extra if (content := _content(token))),
-        added={
-            int(i): token for i, token in config.get("added_tokens_decoder", {}).items()
-        },
+        added=added,
         eos_ids=tuple(eos_ids) if isinstance(eos_ids, list) else _some(eos_ids),
         template=_template(folder, config),
         settings=config,

@@ -212,6 +212,9 @@ def test_roles_that_a_template_refuses(loaded):
     messages = (("user", "a"), ("user", "b"), ("assistant", "c"))
     with pytest.raises(ValueError, match=r"gemma3 refuses .*must alternate"):
         loaded["gemma3"].chat.encode(messages)
+    examples = [Example(TURN, "good"), Example(messages, "bad")]
+    with pytest.raises(ValueError, match=r"source 'bad': .*gemma3 refuses"):
+        encode_examples(examples, loaded["gemma3"])
 
 
 def test_tools_are_refused(loaded):

@@ -8,6 +8,7 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
+from tokenizers import pre_tokenizers
 
 from dcft_jax.data.pretrained_tokenizer import load_chat_tokenizer, load_gguf_tokenizer
 from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
@@ -130,6 +131,48 @@ def test_prefix_after_a_control_token(root, legacy, after):
     assert shown == f"<s>{after}</s><s>{after}</s>"
     assert "".join(map(tokenizer.piece, tokens[mask])) == f"{after}</s>"
     assert tokenizer.decode(tokens[mask]) == "It"
+
+
+@pytest.mark.parametrize("how", ["prepend", "metaspace", "byte level"])
+def test_space_in_front_is_added_where_the_whole_text_has_it(root, llama, how):
+    """After control tokens, but not where a reply continues the text of its prompt."""
+    spec = json.loads(llama[0].backend.to_str())
+    if how == "prepend":  # as in the tokenizer.json of Llama 2
+        steps = [
+            {"type": "Prepend", "prepend": "\u2581"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        ]
+        spec["normalizer"] = {"type": "Sequence", "normalizers": steps}
+        spec["pre_tokenizer"] = None
+    elif how == "metaspace":
+        spec["pre_tokenizer"]["prepend_scheme"] = "always"
+    else:
+        backend = byte_level(BY_NAME["llama2"].control)
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        spec = json.loads(backend.to_str())
+    folder = root / how
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    shutil.copy(root / "llama2" / "tokenizer_config.json", folder)
+    tokenizer = load_chat_tokenizer(folder)
+    messages = (("user", "It"), ("assistant", "is"), ("user", "so"), ("assistant", ""))
+    text, _ = tokenizer.chat.template.render(messages)
+    tokens, mask = tokenizer.chat.encode(messages)
+    assert tokens.tolist() == tokenizer.backend.encode(text).ids
+    space = tokenizer.piece(tokens[1])[0]
+    assert space in "\u2581\u0120" and tokenizer.piece(tokens[1])[1] == "["
+    trained = "".join(map(tokenizer.piece, tokens[mask]))
+    assert trained.replace(space, " ") == " is </s>  </s>"
+
+
+def test_added_tokens_of_an_older_file(root, llama):
+    folder = shutil.copytree(root / "llama2", root / "added")
+    (folder / "added_tokens.json").write_text(json.dumps({"<pad>": 400}))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "<pad>"}))
+    tokenizer = load_chat_tokenizer(folder)
+    assert (tokenizer.vocab_size, tokenizer.pad_id) == (401, 400)
+    assert llama[0].vocab_size == 400
 
 
 def test_unfit_sentencepiece_models_are_refused(root, tmp_path):
