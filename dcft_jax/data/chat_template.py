@@ -20,6 +20,8 @@ from dcft_jax.data.chat_format import Messages
 # back to. With the real one, packed rows would change every midnight.
 TODAY = datetime.datetime(2024, 7, 26)
 
+_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
 # Noncharacters of Unicode, which no text holds; they mark `{% generation %}` blocks.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 
@@ -84,7 +86,7 @@ class ChatTemplate:
             )
         # Whatever a template does wrong (a missing key, a sum of text and nothing) is
         # an error of the template for this conversation.
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+        except (jinja2.TemplateError, *_MISTAKES) as error:
             raise ValueError(self._refusal(messages, str(error))) from error
         return _take_marks(text)
 

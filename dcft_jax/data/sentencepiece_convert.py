@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,15 @@ from dcft_jax.data.special_tokens import Declared
 _BPE = 2  # TrainerSpec.ModelType
 
 
-class Kind:
+class Kind(IntEnum):
     """Types of pieces, in SentencePiece files as in GGUF files."""
 
-    NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
 
 
 class Piece(NamedTuple):

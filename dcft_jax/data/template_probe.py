@@ -10,6 +10,8 @@ from dcft_jax.data.text_parts import control_pattern
 # Words that no template writes itself and that survive its trimming.
 SYSTEM, USER, REPLY, NEXT = "systemQ7", "userQ7", "replyQ7", "nextQ7"
 
+_REASONING = {"<think>", "</think>"}
+
 # Spellings of control tokens: as text they would be cut into pieces.
 _LOOKS_CONTROL = re.compile(
     r"<\|[^<>|\s]+\|>|<(?:start|end)_of_\w+>|</?s>|<(?:bos|eos|pad)>"
@@ -82,7 +84,8 @@ def _after_system(template: ChatTemplate) -> str:
 def role_markers(scaffold: Scaffold, added: Iterable[str]) -> set[str]:
     """Added tokens of the template that stand around turns.
 
-    Not those of `lead_in`: a model writes `<think>` itself, and so may a reply.
+    Not those of `lead_in`, and never `<think>`: a model writes it itself, so replies
+    may hold it, and some templates end their prompts with it.
     """
     pattern = control_pattern(added)
     written = (
@@ -92,7 +95,8 @@ def role_markers(scaffold: Scaffold, added: Iterable[str]) -> set[str]:
         scaffold.between,
         scaffold.after_system,
     )
-    return {token for text in written for token in pattern.findall(text)}
+    found = {token for text in written for token in pattern.findall(text)}
+    return found - _REASONING
 
 
 def check_scaffold(

@@ -34,6 +34,22 @@ TEXTS = [
     "What is 12 + 30? It is 42. Say it, naïve façade, so what is it\n\n    return x\n",
 ] * 4
 
+TURN = (("user", "What is 12 + 30?"), ("assistant", "It is 42."))
+CONVERSATIONS = {
+    "one turn": TURN,
+    "system": (("system", "Be short."), *TURN),
+    "many turns": (
+        *TURN,
+        ("user", "naïve façade 😀\n\nso"),
+        ("assistant", "日本 e\u0301\n    return x"),
+        ("user", "Say it"),
+        ("assistant", "It is it"),
+    ),
+    "empty reply": (("user", "Say it"), ("assistant", "")),
+    "spaces inside": (("user", "a  b\n\n\nc"), ("assistant", "x  =  1\n\n\n\ty")),
+    "spaces at the end": (("user", "Say it  \n"), ("assistant", "It is 42. \n")),
+}
+
 _ALTERNATE = (
     "{%- for m in messages -%}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) -%}"
     "{{- raise_exception('Conversation roles must alternate') -}}{%- endif -%}"

@@ -16,24 +16,16 @@ from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer, preview
 from dcft_jax.data.pretrained_tokenizer import load_chat_tokenizer
 from dcft_jax.data.special_tokens import Declared
-from tests.data.chat_families import BY_NAME, FAMILIES, byte_level, write_family
+from tests.data.chat_families import (
+    BY_NAME,
+    CONVERSATIONS,
+    FAMILIES,
+    TURN,
+    byte_level,
+    write_family,
+)
 
 NAMES = [family.name for family in FAMILIES]
-TURN = (("user", "What is 12 + 30?"), ("assistant", "It is 42."))
-CONVERSATIONS = {
-    "one turn": TURN,
-    "system": (("system", "Be short."), *TURN),
-    "many turns": (
-        *TURN,
-        ("user", "naïve façade 😀\n\nso"),
-        ("assistant", "日本 e\u0301\n    return x"),
-        ("user", "Say it"),
-        ("assistant", "It is it"),
-    ),
-    "empty reply": (("user", "Say it"), ("assistant", "")),
-    "spaces inside": (("user", "a  b\n\n\nc"), ("assistant", "x  =  1\n\n\n\ty")),
-    "spaces at the end": (("user", "Say it  \n"), ("assistant", "It is 42. \n")),
-}
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +254,7 @@ def build(template, control=TOKENS, **special):
         ("{{ bos_token * 2 }}" + GOOD, "twice in a row"),
         ("{{ raise_exception('never') }}", "refuses .*never"),
         ("{{ messages[0].missing + 'x' }}", "refuses .*missing"),
+        ("{{ 1 / 0 }}" + GOOD, "refuses .*division by zero"),
         ("{{ messages | length }}" + GOOD, "does not begin with its own prompt"),
         ("{{ ''.__class__.__mro__ }}" + GOOD, "refuses .*unsafe"),
         ("{% set _ = messages.append(1) %}" + GOOD, "refuses .*"),
@@ -270,6 +263,24 @@ def build(template, control=TOKENS, **special):
 def test_templates_that_cannot_be_used(template, message):
     with pytest.raises(ValueError, match=message):
         build(template)
+
+
+def test_prompts_that_end_with_a_reasoning_mark():
+    """`<think>` is part of the prompt here, and still no control token."""
+    thinking = GOOD.replace(
+        "{{ m.content }}",
+        "{% if m.role == 'assistant' %}<think>\n{% endif %}{{ m.content }}",
+    ).replace("|>assistant\n{% endif %}", "|>assistant\n<think>\n{% endif %}")
+    tokenizer = build_tokenizer(
+        byte_level(TOKENS, ("<think>", "</think>")),
+        Declared(special={"eos_token": "</s>"}, template=thinking),
+        "a/b",
+    )
+    messages = (("user", "so"), ("assistant", "x\n</think>\n\n<think> it"))
+    tokens, mask = tokenizer.chat.encode(messages)
+    assert tokenizer.decode(tokens[mask]) == messages[1][1]
+    think = tokenizer.backend.token_to_id("<think>")
+    assert mask[tokens == think].tolist() == [False, True]
 
 
 def test_a_template_that_forgets_history_is_refused():

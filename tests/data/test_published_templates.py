@@ -9,21 +9,21 @@ import pytest
 
 from dcft_jax.data.chat_template import ChatTemplate
 from dcft_jax.data.pretrained_tokenizer import load_chat_tokenizer
-from tests.data.chat_families import BY_NAME, FAMILIES, write_family
-from tests.data.test_chat_template import CONVERSATIONS
+from tests.data.chat_families import BY_NAME, CONVERSATIONS, FAMILIES, write_family
 
 NAMES = [family.name for family in FAMILIES]
 CASES = [
     (f.name, c) for f in FAMILIES for c in CONVERSATIONS if f.system or c != "system"
 ]
-PUBLISHED = {  # file in the wheel of trl
-    "llama3": "llama3",
-    "llama3.2": "llama3_2",
-    "qwen2.5": "qwen2_5",
-    "qwen3": "qwen3",
-    "gemma2": "gemma",
-    "gemma3": "gemma3",
-}
+PUBLISHED = [  # family, and file in the wheel of trl
+    ("llama3", "llama3"),
+    ("llama3.2", "llama3_1"),
+    ("llama3.2", "llama3_2"),
+    ("qwen2.5", "qwen2_5"),
+    ("qwen3", "qwen3"),
+    ("gemma2", "gemma"),
+    ("gemma3", "gemma3"),
+]
 # They mark what the model writes.
 TRAINING = {
     "llama3": "llama3_training",
@@ -58,19 +58,22 @@ def published(name: str) -> str:
     return in_package("trl", f"chat_templates/{name}.jinja").read_text()
 
 
-@pytest.mark.parametrize(("name", "case"), [c for c in CASES if c[0] in PUBLISHED])
-def test_ours_render_what_the_published_ones_do(loaded, name, case):
+@pytest.mark.parametrize(
+    ("name", "file", "case"),
+    [(*p, c) for p in PUBLISHED for n, c in CASES if p[0] == n],
+)
+def test_ours_render_what_the_published_ones_do(loaded, name, file, case):
     ours = loaded[name].chat.template
-    theirs = ChatTemplate(published(PUBLISHED[name]), name, ours.variables)
+    theirs = ChatTemplate(published(file), name, ours.variables)
     messages = CONVERSATIONS[case]
     assert ours.render(messages) == theirs.render(messages)
     prompts = [m.render(messages[:-1], True) for m in (ours, theirs)]
     assert prompts[0] == prompts[1]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_templates_can_be_used(loaded, folders, tmp_path, name):
-    (tmp_path / "t.jinja").write_text(published(PUBLISHED[name]))
+@pytest.mark.parametrize(("name", "file"), PUBLISHED)
+def test_published_templates_can_be_used(loaded, folders, tmp_path, name, file):
+    (tmp_path / "t.jinja").write_text(published(file))
     theirs = load_chat_tokenizer(folders[name], chat_template=str(tmp_path / "t.jinja"))
     assert theirs == loaded[name]
     for case, messages in CONVERSATIONS.items():
