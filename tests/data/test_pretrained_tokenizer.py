@@ -11,6 +11,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import pre_tokenizers
 
 from dcft_jax.data.pretrained_tokenizer import load_chat_tokenizer, load_gguf_tokenizer
+from dcft_jax.data.sentencepiece_convert import Kind, Piece, byte_pair_backend
 from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 from dcft_jax.data.tokenizer import check_vocabulary
 from tests.data.chat_families import (
@@ -104,12 +105,16 @@ def test_llama_has_the_ids_of_sentencepiece(llama, text):
         assert tokenizer.encode(text) == processor.encode(text)
 
 
-def test_control_pieces_take_no_part_in_merges(llama):
-    """In Llama's vocabulary "</" and "s>" could merge to "</s>"."""
-    tokenizer, _ = llama
-    control = set(tokenizer.control)
-    merges = json.loads(tokenizer.backend.to_str())["model"]["merges"]
-    assert merges and not control & {left + right for left, right in merges}
+def test_control_pieces_take_no_part_in_merges():
+    """Llama 2 has "</" and "s>", which would merge to the end of a sequence."""
+    texts = ["<unk>", "</s>", "<", "/", "s", ">", "</", "s>", "ss"]
+    kinds = [Kind.UNKNOWN, Kind.CONTROL] + [Kind.NORMAL] * 7
+    pieces = [
+        Piece(text, i, k) for i, (text, k) in enumerate(zip(texts, kinds, strict=True))
+    ]
+    backend = byte_pair_backend(pieces, "<unk>", "never")
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    assert merges == [["<", "/"], ["s", ">"], ["s", "s"]]
 
 
 @pytest.mark.parametrize(
