@@ -23,6 +23,7 @@ from dcft_jax.data import (
     role_symbols,
     sentencepiece_tokenizer,
     template_chat,
+    template_probe,
     text_parts,
 )
 from dcft_jax.data.example import Example
@@ -47,6 +48,7 @@ _MAKERS = (
     role_symbols,
     sentencepiece_tokenizer,
     template_chat,
+    template_probe,
     text_parts,
 )
 _LIBRARIES = (sentencepiece, tokenizers, jinja2)
