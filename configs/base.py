@@ -90,8 +90,12 @@ def get_config() -> ConfigDict:
 
     config.tokenizer = ConfigDict(
         dict(
-            path="",  # a SentencePiece .model; empty: train one on the train splits
-            vocab_size=2048,
+            # A folder of HuggingFace files, a tokenizer.json, a .gguf, or a
+            # SentencePiece .model; empty: train one on the train splits.
+            path="",
+            vocab_size=2048,  # of the one that is trained
+            chat_template="",  # a .jinja file; empty: the tokenizer's own
+            fold_system=False,  # system messages into the first user message
         )
     )
 

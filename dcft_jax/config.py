@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from dcft_jax.conflict import ENGINES, GRANULARITIES, METRICS, RESOLVERS
 from dcft_jax.data.difficulty import MAX_TIERS
+from dcft_jax.data.pretrained_tokenizer import read_template, vocabulary_file
 from dcft_jax.data.sources import SOURCES
 from dcft_jax.data.tiers import KINDS as TIER_KINDS
 from dcft_jax.mixture import (
@@ -154,10 +155,15 @@ def _check_data(config: ConfigDict) -> None:
         "must be at least 0 (0 turns the check off)",
     )
     tokenizer = config.tokenizer
-    if tokenizer.path and not Path(tokenizer.path).is_file():
-        raise FileNotFoundError(
-            f"config.tokenizer.path = {tokenizer.path!r}: no such file; give a "
-            "SentencePiece .model, or '' to train one on the train splits"
+    if tokenizer.path:
+        vocabulary_file(tokenizer.path)
+        read_template(tokenizer.chat_template)
+    for name in ("chat_template", "fold_system"):
+        require(
+            bool(tokenizer.path) or not tokenizer[name],
+            f"tokenizer.{name}",
+            tokenizer[name],
+            "is for a tokenizer that is given; set tokenizer.path too, or leave it out",
         )
     require(
         bool(tokenizer.path) or tokenizer.vocab_size >= 300,

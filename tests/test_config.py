@@ -179,6 +179,13 @@ def test_missing_tokenizer(tmp_path: Path):
     config.tokenizer.path = str(tmp_path / "none.model")
     with pytest.raises(FileNotFoundError, match=r"none.model.*train one"):
         config_lib.validate(config)
+    config.tokenizer.path = ""
+    config.tokenizer.fold_system = True
+    with pytest.raises(ValueError, match=r"fold_system = True.*set tokenizer\.path"):
+        config_lib.validate(config)
+    config.tokenizer.update(path=__file__, chat_template=str(tmp_path / "none.jinja"))
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.chat_template = .*jinja"):
+        config_lib.validate(config)
 
 
 def test_every_resolver_and_rule_can_be_chosen():

@@ -56,7 +56,7 @@ def pack_examples(
     """Encodes the examples of one ability and split and packs them into rows.
 
     Examples longer than `seq_len` lose their end: they are counted in
-    `Rows.num_truncated`, never scored, and their last token is not `<end>`.
+    `Rows.num_truncated`, never scored, and do not end with the end of a turn.
 
     Args:
         examples: the split; `Rows.example_NM` indexes it.

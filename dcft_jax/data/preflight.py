@@ -10,10 +10,14 @@ from dcft_jax.data.tokenizer import Tokenizer
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """Raises ValueError if padding looks like the end of a turn."""
-    if tokenizer.pad_id == tokenizer.end_id:
+    """Raises ValueError if there is no chat format, or padding looks like the end of
+    a turn.
+    """
+    if tokenizer.pad_id == tokenizer.chat.end_id:
+        piece = tokenizer.piece(tokenizer.pad_id)
         raise ValueError(
-            f"tokenizer.path: <pad> and <end> are both token {tokenizer.pad_id}; "
+            f"tokenizer.path: padding and the end of a turn are both token "
+            f"{tokenizer.pad_id} ({piece}); "
             "whatever leaves padding out of the loss would leave the end of replies "
             "out too"
         )
@@ -34,7 +38,8 @@ def check_ability(
         max_truncated_share: `config.data.max_truncated_share`.
 
     Raises:
-        ValueError: no token is trained, `<end>` is not, or too much is truncated.
+        ValueError: no token is trained, the end of a turn is not, or too much is
+            truncated.
     """
     check_tokenizer(tokenizer)
     _check_truncation(ability, rows, max_truncated_share)
@@ -46,7 +51,7 @@ def check_ability(
                 f"that its sources give assistant messages and that data.seq_len="
                 f"{split_rows.tokens_NL.shape[1]} leaves room for replies"
             )
-        _check_end_is_trained(where, split_rows, tokenizer.end_id)
+        _check_end_is_trained(where, split_rows, tokenizer)
 
 
 def _check_truncation(ability: str, rows: Mapping[str, Rows], limit: float) -> None:
@@ -62,17 +67,19 @@ def _check_truncation(ability: str, rows: Mapping[str, Rows], limit: float) -> N
         )
 
 
-def _check_end_is_trained(where: str, rows: Rows, end_id: int) -> None:
-    """Every whole example ends with <end>, and that <end> is in the loss."""
-    after_NL = np.pad(rows.segments_NL[:, 1:], ((0, 0), (0, 1)))
-    last_NL = (rows.segments_NL > 0) & (rows.segments_NL != after_NL)
-    trained = int((last_NL & (rows.tokens_NL == end_id) & rows.loss_mask_NL).sum())
+def _check_end_is_trained(where: str, rows: Rows, tokenizer: Tokenizer) -> None:
+    """The last trained token of every whole example is the end of a turn."""
+    end_id = tokenizer.chat.end_id
+    n, column = np.nonzero(rows.loss_mask_NL)
+    segment = rows.segments_NL[n, column]
+    is_last = np.append((np.diff(n) != 0) | (np.diff(segment) != 0), True)
+    trained = int((rows.tokens_NL[n, column] == end_id)[is_last].sum())
     whole = rows.num_examples - rows.num_truncated
     if trained < whole:
         raise ValueError(
-            f"{where}: the last <end> is in the loss for {trained} of {whole} whole "
-            "examples; a model trained on the others would not stop. The cached rows "
-            "do not fit the tokenizer: remove data.cache_dir"
+            f"{where}: the last {tokenizer.piece(end_id)} is in the loss for {trained} "
+            f"of {whole} whole examples; a model trained on the others would not stop. "
+            "The cached rows do not fit the tokenizer: remove data.cache_dir"
         )
 
 

@@ -7,26 +7,51 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import sentencepiece
+import tokenizers
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from dcft_jax.data import chat, packing
-from dcft_jax.data import tokenizer as tokenizer_module
-from dcft_jax.data.chat import as_written
+from dcft_jax.data import (
+    chat,
+    chat_template,
+    hf_tokenizer,
+    packing,
+    role_symbols,
+    sentencepiece_tokenizer,
+    template_chat,
+    template_probe,
+    text_parts,
+)
 from dcft_jax.data.example import Example
 from dcft_jax.data.example_losses import LossScorer
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer
+from dcft_jax.data.pretrained_tokenizer import load_chat_tokenizer
+from dcft_jax.data.role_symbols import as_written
 from dcft_jax.data.rows import Rows, has_rows, hash_rows, load_rows, save_rows
+from dcft_jax.data.sentencepiece_tokenizer import cached_tokenizer
 from dcft_jax.data.splits import AbilityData, SplitReport, keep_apart, load_ability
 from dcft_jax.data.streams import ability_seed
 from dcft_jax.data.tiers import TierPlan, Tiers, difficulty_measure, plan_tiers
-from dcft_jax.data.tokenizer import Tokenizer, cached_tokenizer, load_tokenizer
+from dcft_jax.data.tokenizer import Tokenizer
 
-_MAKERS = (chat, packing, tokenizer_module)  # the code that turns examples into rows
+# What turns examples into rows: our code, and the libraries it calls.
+_MAKERS = (
+    chat,
+    chat_template,
+    hf_tokenizer,
+    packing,
+    role_symbols,
+    sentencepiece_tokenizer,
+    template_chat,
+    template_probe,
+    text_parts,
+)
+_LIBRARIES = (sentencepiece, tokenizers, jinja2)
 
 
 @dataclass(frozen=True)
@@ -78,10 +103,11 @@ def prepare(
 
     Raises:
         ValueError, FileNotFoundError: see `load_ability`, `train_tokenizer`,
-            `load_tokenizer`, `difficulty_measure` and `check_ability`.
+            `load_chat_tokenizer`, `difficulty_measure` and `check_ability`.
     """
     if not config.abilities:
         raise ValueError("abilities: there is none; a run needs at least one")
+    tokenizer = _given_tokenizer(config.tokenizer)
     with Progress(
         console=console or Console(quiet=True), transient=True, disable=console is None
     ) as progress:
@@ -92,7 +118,7 @@ def prepare(
         }
         loaded = keep_apart(loaded)
         progress.add_task("tokenizer", total=None)
-        tokenizer = _tokenizer(config, loaded)
+        tokenizer = tokenizer or _trained_tokenizer(config, loaded)
         work = progress.track(list(loaded.values()), description="packing rows")
         rows, tiers, reports = {}, {}, {}
         for data in work:
@@ -138,16 +164,24 @@ def _content_hash(
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _tokenizer(config: ConfigDict, loaded: Mapping[str, AbilityData]) -> Tokenizer:
-    """The tokenizer of the config, or one trained on the train splits alone."""
-    if config.tokenizer.path:
-        tokenizer = load_tokenizer(config.tokenizer.path)
-    else:
-        texts = [text for data in loaded.values() for text in _texts(data.train)]
-        size, cache_dir = config.tokenizer.vocab_size, config.data.cache_dir
-        tokenizer = cached_tokenizer(texts, size, cache_dir)
+def _given_tokenizer(config: ConfigDict) -> Tokenizer | None:
+    """`config`: `config.tokenizer`. Read before the sources: it is refused at once."""
+    if not config.path:
+        return None
+    tokenizer = load_chat_tokenizer(
+        config.path, config.chat_template, config.fold_system
+    )
     check_tokenizer(tokenizer)
     return tokenizer
+
+
+def _trained_tokenizer(
+    config: ConfigDict, loaded: Mapping[str, AbilityData]
+) -> Tokenizer:
+    """Trained on the train splits alone."""
+    texts = [text for data in loaded.values() for text in _texts(data.train)]
+    size, cache_dir = config.tokenizer.vocab_size, config.data.cache_dir
+    return cached_tokenizer(texts, size, cache_dir)
 
 
 def _texts(examples: Sequence[Example]) -> Iterator[str]:
@@ -217,7 +251,9 @@ def rows_key(
 ) -> str:
     """Hash of all that decides what `pack_examples` returns, its own code included."""
     code = [inspect.getsource(module) for module in _MAKERS]
-    head = (code, sentencepiece.__version__, tokenizer.content_hash, seq_len)
+    versions = [library.__version__ for library in _LIBRARIES]
+    hashes = (tokenizer.content_hash, tokenizer.chat.content_hash)
+    head = (code, versions, hashes, tokenizer.pad_id, seq_len)
     key = hashlib.blake2b(repr(head).encode(), digest_size=16)
     key.update(np.asarray(order_N, np.int64).tobytes())
     for example in examples:

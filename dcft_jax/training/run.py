@@ -26,7 +26,16 @@ from dcft_jax.training.workdir import (
     open_workdir,
 )
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "sentencepiece",
+    "tokenizers",
+    "jinja2",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +110,7 @@ def open_run(
     folder = open_workdir(workdir, plain_config)
     data = prepare(config, console=console, scorer=reference_scorer(config, mesh))
     check_data(folder, data.content_hash)
-    keep_tokenizer(folder, data.tokenizer.processor.serialized_model_proto())
+    keep_tokenizer(folder, data.tokenizer)
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
     program = build_program(

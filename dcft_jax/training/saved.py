@@ -19,6 +19,6 @@ def check_tokenizer(
     if theirs != tokenizer_hash:
         raise ValueError(
             f"{field}: it has another tokenizer (hash {theirs}, here "
-            f"{tokenizer_hash}); set config.tokenizer.path to the tokenizer.model in "
-            "that folder"
+            f"{tokenizer_hash}); set config.tokenizer.path to the tokenizer.model or "
+            "tokenizer/ in that folder"
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dcft_jax.config import difference
+from dcft_jax.data import Tokenizer, load_chat_tokenizer
+from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
 def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
@@ -64,13 +66,33 @@ def check_data(workdir: Path, content_hash: str) -> None:
     write_json(known, {"content_hash": content_hash})
 
 
-def keep_tokenizer(workdir: Path, model: bytes) -> None:
-    """Writes tokenizer.model, for runs that go on from this one."""
-    path = workdir / "tokenizer.model"
-    if not path.exists():
-        scratch = path.with_suffix(".tmp")
-        scratch.write_bytes(model)
-        os.replace(scratch, path)
+def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
+    """Writes the tokenizer, for generation, export and runs that go on from this one:
+    tokenizer.model of a SentencePiece tokenizer, otherwise the folder tokenizer/.
+    """
+    if not _tokenizer_paths(workdir):
+        ours = isinstance(tokenizer, SentencePieceTokenizer)
+        tokenizer.save(workdir if ours else workdir / "tokenizer")
+
+
+def kept_tokenizer(workdir: Path) -> Tokenizer:
+    """What `keep_tokenizer` wrote.
+
+    Raises:
+      FileNotFoundError: this is no workdir of a run that has begun.
+    """
+    paths = _tokenizer_paths(workdir)
+    if not paths:
+        raise FileNotFoundError(
+            f"--workdir {workdir}: there is no tokenizer in it; name the folder of a "
+            "run that has begun"
+        )
+    return load_chat_tokenizer(paths[0])
+
+
+def _tokenizer_paths(workdir: Path) -> list[Path]:
+    files = (workdir / "tokenizer.model", workdir / "tokenizer" / "tokenizer.json")
+    return [path for path in files if path.is_file()]
 
 
 def check_space(workdir: Path, state_bytes: int, keep: int) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from dcft_jax.data.chat import encode_example, encode_examples
 from dcft_jax.data.example import Example
-from dcft_jax.data.tokenizer import train_tokenizer
+from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 
 MULTI = Example(
     (

@@ -10,7 +10,7 @@ from dcft_jax.data.chat import encode_example
 from dcft_jax.data.example import Example
 from dcft_jax.data.packing import best_fit, pack_examples
 from dcft_jax.data.rows import hash_rows, load_rows, save_rows
-from dcft_jax.data.tokenizer import train_tokenizer
+from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 
 TEXT = st.text(alphabet="ab 1\n", max_size=20)
 EXAMPLES = st.lists(

@@ -6,7 +6,7 @@ import pytest
 from dcft_jax.data.example import Example
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.preflight import check_ability, check_tokenizer, preview
-from dcft_jax.data.tokenizer import train_tokenizer
+from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,12 @@ def test_end_outside_the_loss_of_one_example_is_refused(tokenizer):
 
 def test_padding_that_is_the_end_is_refused(tokenizer):
     confused = dataclasses.replace(tokenizer, pad_id=tokenizer.end_id)
-    with pytest.raises(ValueError, match=r"<pad> and <end> are both token 2"):
+    with pytest.raises(
+        ValueError, match=r"padding and the end of a turn are both token 2 \(<end>\)"
+    ):
         check_tokenizer(confused)
     rows = make_rows(tokenizer, ["two"])
-    with pytest.raises(ValueError, match="<pad> and <end>"):
+    with pytest.raises(ValueError, match="padding and the end"):
         check_ability("math", {"train": rows}, confused, 0.0)
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from dcft_jax.data.example import Example
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.prepare import majority_baseline, prepare, rows_key
+from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 from dcft_jax.data.splits import load_ability
-from dcft_jax.data.tokenizer import train_tokenizer
 
 # The package gives its function this name, which hides the module.
 PREPARE = importlib.import_module("dcft_jax.data.prepare")
@@ -44,7 +44,7 @@ def config(tmp_path):
         decontamination_ngram=0,
         cache_dir=str(tmp_path / "cache"),
     )
-    tokenizer = dict(path="", vocab_size=300)
+    tokenizer = dict(path="", vocab_size=300, chat_template="", fold_system=False)
     return ConfigDict(dict(abilities=abilities, data=data, tokenizer=tokenizer))
 
 
@@ -97,7 +97,7 @@ def forbid_work(monkeypatch):
         raise AssertionError("cached work was done again")
 
     monkeypatch.setattr(PREPARE, "pack_examples", refuse)
-    monkeypatch.setattr("dcft_jax.data.tokenizer.train_tokenizer", refuse)
+    monkeypatch.setattr("dcft_jax.data.sentencepiece_tokenizer.train_tokenizer", refuse)
 
 
 def test_second_call_reads_the_cache(config, monkeypatch):

@@ -102,7 +102,7 @@ def chat(*turns):
         (chat(("user", "x"), ("assistant", "y"), ("user", "z")), "no response"),
         (chat(("assistant", "x")), "turn 1 is 'assistant' where 'user'"),
         (chat(("user", "x"), ("user", "y")), "turn 2 is 'user' where 'assistant'"),
-        (chat(("user", "x"), ("tool", "y")), "turn 2 is 'tool'"),
+        (chat(("user", "x"), ("tool", "y")), "turn 2 calls a tool"),
     ],
 )
 def test_malformed_rows_say_why(row, reason):
@@ -139,3 +139,22 @@ def test_any_json_gives_messages_or_a_row_error(value, shape):
         return
     roles = [role for role, _ in messages if role != "system"]
     assert roles == ["user", "assistant"] * (len(roles) // 2) != []
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}, CALL]},
+        {"messages": [{"role": "user", "content": "a"}, {**CALL, "content": None}]},
+        {"messages": [{"role": "user", "content": "a"}, {**CALL, "content": "b"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "tool"}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"name": "f"}]},
+    ],
+)
+def test_conversations_with_tools_are_refused(row):
+    """Without its calls, a reply would be trained as if it answered by itself."""
+    with pytest.raises(RowError, match=r"tools.*not supported"):
+        parse_row(row)

@@ -15,10 +15,10 @@ from dcft_jax.data.example import Example
 from dcft_jax.data.example_losses import LossScorer, example_losses
 from dcft_jax.data.packing import pack_examples
 from dcft_jax.data.prepare import prepare
+from dcft_jax.data.sentencepiece_tokenizer import train_tokenizer
 from dcft_jax.data.splits import load_ability
 from dcft_jax.data.streams import ability_seed, make_stream, tier_streams
 from dcft_jax.data.tiers import plan_tiers
-from dcft_jax.data.tokenizer import train_tokenizer
 
 # ------------------------------------------------------------------- cuts
 

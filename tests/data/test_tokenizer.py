@@ -3,7 +3,11 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dcft_jax.data.tokenizer import cached_tokenizer, load_tokenizer, train_tokenizer
+from dcft_jax.data.sentencepiece_tokenizer import (
+    cached_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" for i in range(50)]
 TEXTS += [f"What is {i} plus {i + 7}? It is naïve, {2 * i + 7}." for i in range(50)]

@@ -22,6 +22,9 @@ _SHAREGPT_ROLES = {
     "assistant": "assistant",
 }
 
+_TOOL_ROLES = ("tool", "function", "ipython")
+_TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
+
 
 class RowError(ValueError):
     """What is wrong with one row; the caller knows where the row is."""
@@ -79,9 +82,18 @@ def detect_shape(row: Mapping[str, Any]) -> str:
 
 
 def _from_messages(row: Mapping[str, Any]) -> Messages:
+    turns = _turns(row, "messages")
+    for number, turn in enumerate(turns, 1):
+        if turn.get("role") in _TOOL_ROLES or any(turn.get(f) for f in _TOOL_FIELDS):
+            raise RowError(
+                f"turn {number} calls a tool or answers for one; conversations with "
+                "tools are not supported"
+            )
+    if row.get("tools"):
+        raise RowError("the row offers 'tools', which are not supported")
     return tuple(
         (_text(turn.get("role"), "role"), _text(turn.get("content"), "content"))
-        for turn in _turns(row, "messages")
+        for turn in turns
     )
 
 
