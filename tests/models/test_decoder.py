@@ -231,7 +231,7 @@ def test_scan_equals_a_loop_over_layers():
     config = make(num_layers=3)
     params, tokens_BL = random_params(config), random_tokens(1, 6)
     structure = nnx.graphdef(nnx.eval_shape(lambda: Block(config, nnx.Rngs(0))))
-    run_block = jax.jit(lambda layer, x, view: nnx.merge(structure, layer)(x, view))
+    run_block = jax.jit(lambda layer, x, view: nnx.merge(structure, layer)(x, view)[0])
     view = views(config, 6, None, None)[1]
     x_BLD = params["embed"]["embedding"][tokens_BL]
     for i in range(config.num_layers):
