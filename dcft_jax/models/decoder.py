@@ -120,7 +120,9 @@ class Decoder(nnx.Module):
         x_BLD, cache = self._run(tokens_BL, views, cache)
         return x_BLD, cache._replace(length=cache.length + length)
 
-    def _run(self, tokens_BL, views, cache=None, *, mark=None, handles=None):
+    def _run(
+        self, tokens_BL, views, cache=None, *, mark=None, handles=None
+    ) -> tuple[jax.Array, Any]:
         """The layers, on a row of its own or on tokens that follow a cache."""
         config = self.config
         local, everything = views
