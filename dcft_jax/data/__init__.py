@@ -1,7 +1,7 @@
 """Sources, splits, tokens and packed rows of every ability, and batches of them."""
 
 from dcft_jax.data.batches import eval_batches, next_batch
-from dcft_jax.data.chat import encode_example, encode_examples
+from dcft_jax.data.chat import encode_example, encode_examples, encode_prompt
 from dcft_jax.data.example import Example, prompt_key
 from dcft_jax.data.example_losses import LossScorer, example_losses
 from dcft_jax.data.packing import pack_examples
@@ -28,6 +28,7 @@ __all__ = [
     "check_ability",
     "encode_example",
     "encode_examples",
+    "encode_prompt",
     "eval_batches",
     "example_losses",
     "load_ability",

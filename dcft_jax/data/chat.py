@@ -34,6 +34,32 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer) -> list[E
     return [_layout(e, [next(ids) for _ in e.messages], tokenizer) for e in examples]
 
 
+def encode_prompt(
+    messages: Sequence[tuple[str, str]], tokenizer: Tokenizer
+) -> list[int]:
+    """A conversation up to where the assistant's next message begins.
+
+    The layout of `encode_example`: what it trains of the reply, a model generates.
+
+    Args:
+        messages: (role, content), the last one the user's.
+
+    Raises:
+        ValueError: unknown role, or the last message is not the user's.
+    """
+    roles = [role for role, _ in messages]
+    if set(roles) - set(tokenizer.role_ids) or not roles or roles[-1] != "user":
+        raise ValueError(
+            f"roles of the prompt are {roles}; they must be of "
+            f"{list(tokenizer.role_ids)}, and the last one user"
+        )
+    tokens = [tokenizer.bos_id]
+    for role, content in messages:
+        ids = tokenizer.encode(as_written(content))
+        tokens += [tokenizer.role_ids[role], *ids, tokenizer.end_id]
+    return [*tokens, tokenizer.role_ids["assistant"]]
+
+
 def as_written(content: str) -> str:
     """The content of a message as it is tokenized: behind a space.
 
