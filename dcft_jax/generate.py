@@ -18,7 +18,7 @@ from dcft_jax.training.trained import Trained, load_trained
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
     try:
         prompts = _read_prompts(args)
@@ -125,7 +125,7 @@ def _check_samples(num_samples: int, sampling: Sampling) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dcft_jax.generate",
         description="Lets the model of a run answer prompts.",
