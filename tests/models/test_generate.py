@@ -36,6 +36,7 @@ def naive_greedy(config, params, prompt, number):
     return row[0, len(prompt) :].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_from_the_cache_equal_the_forward_pass(family):
     config = make(**FAMILIES[family])
@@ -71,8 +72,9 @@ def test_greedy_equals_the_naive_loop(family):
     assert len({token for reply in got for token in reply}) > 4, "else it proves little"
 
 
+@pytest.mark.slow
 def test_the_window_matters_and_is_crossed():
-    config = make(sliding_window=4)
+    config = make(num_layers=1, sliding_window=4)
     params = random_params(config)
     unlimited = dataclasses.replace(config, sliding_window=0)
     inside = [generate(c, params, [[5]], max_new_tokens=3) for c in (config, unlimited)]
@@ -123,6 +125,7 @@ def test_seeds_and_rows_have_their_own_randomness():
     assert not set(map(tuple, same)) & set(map(tuple, other))
 
 
+@pytest.mark.slow
 def test_a_reply_ends_with_its_stop_token():
     config = make()
     params = random_params(config)
@@ -188,6 +191,7 @@ def test_shortest_generations(number):
     assert generate(config, params, [], max_new_tokens=number) == []
 
 
+@pytest.mark.slow
 def test_first_tokens_have_the_distribution_of_the_model():
     config = make()
     params = random_params(config)
@@ -209,6 +213,7 @@ def test_first_tokens_have_the_distribution_of_the_model():
     assert stats.chisquare(counts_V[often], expected_V).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_the_same_bucket_is_compiled_once():
     config = make(num_layers=1)
     params = random_params(config)
