@@ -74,7 +74,7 @@ def test_greedy_equals_the_naive_loop(family):
 
 @pytest.mark.slow
 def test_the_window_matters_and_is_crossed():
-    config = make(num_layers=1, sliding_window=4)
+    config = make(sliding_window=4)
     params = random_params(config)
     unlimited = dataclasses.replace(config, sliding_window=0)
     inside = [generate(c, params, [[5]], max_new_tokens=3) for c in (config, unlimited)]
