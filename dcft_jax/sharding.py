@@ -147,6 +147,13 @@ def ambient_spec(rules: Rules, names: Iterable[str | None]) -> P | None:
     return P(*(tuple(k) if len(k) > 1 else (k[0] if k else None) for k in kept))
 
 
+def num_parts(rules: Rules, name: str) -> int:
+    """Into how many parts the mesh of `jax.set_mesh` splits a logical axis."""
+    spec = ambient_spec(rules, (name,))
+    shape = jax.sharding.get_abstract_mesh().shape
+    return 1 if spec is None else math.prod(shape[axis] for axis in _axes(spec[0]))
+
+
 def check_divisible(
     shape: tuple[int, ...], spec: P, mesh: Mesh | AbstractMesh, what: str
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from configs import quickstart
 from dcft_jax import config as config_lib
 from dcft_jax.data import prepare
+from dcft_jax.generate import make_parser as generate_parser
 from dcft_jax.mixture import NEEDS, RULES, unmeasured
 from dcft_jax.mixture.from_config import make_rule
 
@@ -126,6 +127,28 @@ def test_the_mixture_page_lists_every_rule_with_its_needs():
         config.mixture.rule = name
         listed = {need for need in NEEDS if f"`{need}`" in needs[name]}
         assert listed == make_rule(config, [1.0, 1.0, 1.0]).needs, name
+
+
+def test_the_example_of_the_generate_page(capsys: pytest.CaptureFixture):
+    names: dict = {}
+    exec(block_with("docs/generate.md", "warm = Sampling("), names)
+    greedy, sampled = names["greedy"], names["sampled"]
+    assert greedy[0] == greedy[1]
+    assert sampled[0] != sampled[1]  # "depends on ... the row's number"
+    assert names["replies"] == sampled[:1]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1] == f"{len(sampled[0])} tokens so far"
+    assert all(len(reply) == 24 or reply[-1] == 0 for reply in greedy + sampled)
+
+
+def test_the_generate_page_lists_the_options_of_the_command():
+    text = (ROOT / "docs/generate.md").read_text()
+    listed = dict(re.findall(r"^\| `--(\w+)` \| `?(\w+)`? \|", text, re.MULTILINE))
+    actions = {a.dest: a.default for a in generate_parser()._actions}
+    given = {"help", "prompts", "workdir", "file"}
+    assert listed.keys() == actions.keys() - given
+    for name, value in listed.items():
+        assert type(actions[name])(value) == actions[name], name
 
 
 def test_links_in_the_documentation_lead_somewhere():

@@ -19,6 +19,7 @@ ALLOWED = {
     "reporting": set(),
     "config": {"conflict", "data", "mixture"},
     "report": {"reporting"},
+    "generate": {"data", "models", "training"},
     "main": {"sharding", "training"},
 }
 STEP = {"models", "conflict", "mixture", "sharding", "training"}

@@ -134,3 +134,14 @@ def test_replicate_without_a_mesh_is_the_identity():
     x = jnp.arange(4.0)
     assert sharding.replicate(x) is x
     assert sharding.match_sharding(x, x) is x
+
+
+def test_parts_of_a_logical_axis():
+    rules = sharding.Rules.from_config(
+        dict(batch=("ability", "data"), heads="model", mlp=None)
+    )
+    assert sharding.num_parts(rules, "batch") == 1
+    mesh = sharding.make_mesh(dict(ability=2, data=2, model=2), jax.devices()[:8])
+    with jax.set_mesh(mesh):
+        parts = [sharding.num_parts(rules, name) for name in ("batch", "heads", "mlp")]
+    assert parts == [4, 2, 1]

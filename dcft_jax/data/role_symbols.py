@@ -41,6 +41,12 @@ class RoleSymbols:
         return [self._layout(c, [next(ids) for _ in c]) for c in conversations]
 
     def encode_prompt(self, messages: Messages) -> np.ndarray:
+        roles = [role for role, _ in messages]
+        if set(roles) - set(self.tokenizer.role_ids) or roles[-1:] != ["user"]:
+            raise ValueError(
+                f"roles of the prompt are {roles}; they must be of "
+                f"{list(self.tokenizer.role_ids)}, and the last one user"
+            )
         tokens_L, _ = self.encode(messages)
         return np.append(tokens_L, self.tokenizer.role_ids["assistant"]).astype(
             np.int32

@@ -2,6 +2,7 @@
 
 from dcft_jax.models.config import ModelConfig, check_mesh
 from dcft_jax.models.decoder import STACKED, Params, Tap, apply, hidden, init, unembed
+from dcft_jax.models.generate import generate, stream
 from dcft_jax.models.lora import LoRA, combine, merge, split
 from dcft_jax.models.loss import token_correct, token_nll
 from dcft_jax.models.pretrained import (
@@ -13,6 +14,7 @@ from dcft_jax.models.pretrained import (
     save_pretrained,
 )
 from dcft_jax.models.response import response_targets, score_responses
+from dcft_jax.models.sampling import Sampling
 
 __all__ = [
     "STACKED",
@@ -20,11 +22,13 @@ __all__ = [
     "ModelConfig",
     "Params",
     "Pretrained",
+    "Sampling",
     "Tap",
     "abstract_params",
     "apply",
     "check_mesh",
     "combine",
+    "generate",
     "hidden",
     "init",
     "load_params",
@@ -35,6 +39,7 @@ __all__ = [
     "save_pretrained",
     "score_responses",
     "split",
+    "stream",
     "token_correct",
     "token_nll",
     "unembed",

@@ -12,6 +12,7 @@ from flax import nnx
 
 from dcft_jax import sharding
 from dcft_jax.models import layers
+from dcft_jax.models.cache import Cache, write_layer
 from dcft_jax.models.config import ModelConfig
 
 
@@ -52,7 +53,18 @@ class Attention(nnx.Module):
             self.query_norm = layers.RMSNorm(config, size)
             self.key_norm = layers.RMSNorm(config, size)
 
-    def __call__(self, x_BLD: jax.Array, view: View) -> jax.Array:
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        view: View,
+        cache: Cache | None = None,
+        layer: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Attends to the row itself or, with a cache, to all that is in it by then.
+
+        Args:
+          layer: int32, which layer of the cache is this one's.
+        """
         rules = self.config.rules
         heads = sharding.ambient_spec(rules, ("batch", None, "heads", None))
         kv_heads = sharding.ambient_spec(rules, ("batch", None, "kv_heads", None))
@@ -63,6 +75,10 @@ class Attention(nnx.Module):
             query_BLHC, key_BSGC = self.query_norm(query_BLHC), self.key_norm(key_BSGC)
         query_BLHC = layers.rotate(query_BLHC, view.cos, view.sin)
         key_BSGC = layers.rotate(key_BSGC, view.cos, view.sin)
+        if cache is not None and layer is not None:
+            cache, key_BSGC, value_BSGC = write_layer(
+                cache, layer, key_BSGC, value_BSGC
+            )
         # Grouping splits the heads into (G, H/G) and needs the mesh axis on G: not if
         # keys are laid out otherwise, nor if there is one group only.
         split = heads is not None and heads[2] is not None
@@ -78,7 +94,7 @@ class Attention(nnx.Module):
             cap=self.config.attention_softcap,
         )
         outer = sharding.ambient_spec(rules, ("batch", None, None))
-        return self.out(mixed_BLHC, out_sharding=outer)
+        return self.out(mixed_BLHC, out_sharding=outer), cache
 
 
 def attend(
@@ -127,6 +143,29 @@ def views(
     if segments_BL is not None:
         # Padding is a segment like any other, so no query is left without a key.
         seen_BLS = seen_BLS & (segments_BL[:, :, None] == segments_BL[:, None, :])
+    return _local_and_global(config, seen_BLS, distance_LS, positions_BL)
+
+
+def cached_views(config: ModelConfig, length: int, cache: Cache) -> tuple[View, View]:
+    """As `views`, of the next `length` tokens: they see the slots of the cache."""
+    query_L = cache.length + jnp.arange(length)
+    key_S = jnp.arange(cache.key_NBSGC.shape[2])
+    distance_LS = query_L[:, None] - key_S[None, :]
+    # Padding sees padding, so no query is left without a key.
+    real_BL, real_BS = (
+        slot[None] >= cache.start_B[:, None] for slot in (query_L, key_S)
+    )
+    seen_BLS = (distance_LS >= 0)[None] & (real_BL[:, :, None] == real_BS[:, None, :])
+    positions_BL = query_L[None] - cache.start_B[:, None]
+    return _local_and_global(config, seen_BLS, distance_LS, positions_BL)
+
+
+def _local_and_global(
+    config: ModelConfig,
+    seen_BLS: jax.Array,
+    distance_LS: jax.Array,
+    positions_BL: jax.Array,
+) -> tuple[View, View]:
     near_BLS = seen_BLS & (distance_LS < config.sliding_window)[None]
     return (
         View(near_BLS, *layers.rope_angles(config, positions_BL, local=True)),

@@ -16,6 +16,7 @@ from flax import nnx
 from dcft_jax import sharding
 from dcft_jax.models import attention, layers
 from dcft_jax.models.attention import View
+from dcft_jax.models.cache import Cache
 from dcft_jax.models.config import ModelConfig, check_mesh
 from dcft_jax.models.lora import combine, select
 
@@ -53,15 +54,22 @@ class Block(nnx.Module):
         if config.post_norms:
             self.attention_post_norm, self.mlp_post_norm = norm(), norm()
 
-    def __call__(self, x_BLD: jax.Array, view: View) -> jax.Array:
-        update_BLD = self.attention(self.attention_norm(x_BLD), view)
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        view: View,
+        cache: Cache | None = None,
+        layer: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        update_BLD = self.attention_norm(x_BLD)
+        update_BLD, cache = self.attention(update_BLD, view, cache, layer)
         if self.post_norms:
             update_BLD = self.attention_post_norm(update_BLD)
         x_BLD = x_BLD + update_BLD
         update_BLD = self.mlp(self.mlp_norm(x_BLD))
         if self.post_norms:
             update_BLD = self.mlp_post_norm(update_BLD)
-        return x_BLD + update_BLD
+        return x_BLD + update_BLD, cache
 
 
 class Embedding(nnx.Module):
@@ -101,34 +109,50 @@ class Decoder(nnx.Module):
             self.head = layers.Linear(config, "ND,DV->NV", shape, axes, rngs=rngs)
 
     def hidden(self, tokens_BL, segments_BL, positions_BL, tap=None) -> jax.Array:
-        config = self.config
-        local, everything = attention.views(
-            config, tokens_BL.shape[1], segments_BL, positions_BL
+        views = attention.views(
+            self.config, tokens_BL.shape[1], segments_BL, positions_BL
         )
+        handles = None if tap is None else tap.handles[STACKED]
+        mark = None if tap is None else tap.mark
+        return self._run(tokens_BL, views, mark=mark, handles=handles)[0]
+
+    def extend(self, tokens_BL, cache: Cache) -> tuple[jax.Array, Cache]:
+        length = tokens_BL.shape[1]
+        views = attention.cached_views(self.config, length, cache)
+        x_BLD, cache = self._run(tokens_BL, views, cache)
+        return x_BLD, cache._replace(length=cache.length + length)
+
+    def _run(
+        self, tokens_BL, views, cache=None, *, mark=None, handles=None
+    ) -> tuple[jax.Array, Any]:
+        """The layers, on a row of its own or on tokens that follow a cache."""
+        config = self.config
+        local, everything = views
         is_local = config.is_local()
         mixed = len(set(is_local)) > 1
 
-        def step(x_BLD, layer):
-            block, flag, handles = layer
-            if tap is not None:
+        def step(carry, layer):
+            block, flag, index, handles = layer
+            if mark is not None:
                 structure, arrays = nnx.split(block)
-                arrays = _mark(tap.mark, nnx.to_pure_dict(arrays), handles)
+                arrays = _mark(mark, nnx.to_pure_dict(arrays), handles)
                 block = nnx.merge(structure, arrays)
             view = local if is_local[0] else everything
             if mixed:
                 pick = functools.partial(jnp.where, flag)
                 view = jax.tree.map(pick, local, everything)
-            return block(x_BLD, view), None
+            # The cache is carried, not scanned over: it is then written in place.
+            x_BLD, cache = carry
+            return block(x_BLD, view, cache, index), None
 
         if config.remat != "none":
             # Inside a scan nothing can be merged with the recomputation anyway.
             policy = REMAT_POLICY[config.remat]
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
-        x_BLD = self.embed(tokens_BL)
-        handles = None if tap is None else tap.handles[STACKED]
-        xs = (self.layers, jnp.asarray(is_local), handles)
-        x_BLD, _ = jax.lax.scan(step, x_BLD, xs)
-        return self.final_norm(x_BLD)
+        index = None if cache is None else jnp.arange(config.num_layers)
+        xs = (self.layers, jnp.asarray(is_local), index, handles)
+        (x_BLD, cache), _ = jax.lax.scan(step, (self.embed(tokens_BL), cache), xs)
+        return self.final_norm(x_BLD), cache
 
     def unembed(self, x_BLD: jax.Array) -> jax.Array:
         config = self.config
@@ -212,6 +236,19 @@ def hidden(
     `tap` marks the stack, layer by layer; for the other parameters there is `mark`.
     """
     return _merge(config, params).hidden(tokens_BL, segments_BL, positions_BL, tap)
+
+
+def extend(
+    config: ModelConfig, params: Params, tokens_BL: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+    """As `hidden`, for tokens that follow those in the cache; they are added to it.
+
+    The cache must have room for L more tokens (see `write_layer`).
+
+    Returns:
+      [B, L, D], and the longer cache.
+    """
+    return _merge(config, params).extend(tokens_BL, cache)
 
 
 def unembed(config: ModelConfig, params: Params, x_BLD: jax.Array) -> jax.Array:
