@@ -37,11 +37,10 @@ from dcft_jax.conflict import (
     make_groups,
     resolved_gradient,
 )
-from dcft_jax.models import STACKED, ModelConfig, Tap, init, score_responses
+from dcft_jax.models import ModelConfig, combine, init, score_responses, split
 from dcft_jax.training.step import slot_loss
 
 VOCAB = 2048
-LORA_ENGINES = ("materialize", "accumulate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,9 @@ class Side:
     temporary_bytes: int
 
 
-def make_model(width: int, layers: int) -> ModelConfig:
+def make_model(width: int, layers: int, rank: int) -> ModelConfig:
     config = base.get_config()
+    config.lora.rank = rank
     config.model.update(
         num_layers=layers,
         width=width,
@@ -66,7 +66,7 @@ def make_model(width: int, layers: int) -> ModelConfig:
         remat="full",
         compute_dtype="float32",
     )
-    return ModelConfig.from_config(config.model, VOCAB, config.mesh.rules)
+    return ModelConfig.from_config(config.model, VOCAB, config.mesh.rules, config.lora)
 
 
 def make_batch(num_abilities: int, rows: int, length: int) -> dict[str, jax.Array]:
@@ -82,46 +82,10 @@ def make_batch(num_abilities: int, rows: int, length: int) -> dict[str, jax.Arra
     }
 
 
-def init_adapters(params: Any, rank: int) -> Any:
-    """Factors `[N, in, rank]` and `[N, rank, out]` for every matrix of the stack."""
-
-    def one(leaf: jax.Array) -> Any:
-        if leaf.ndim < 3:  # norms
-            return None
-        num_layers, rows = leaf.shape[0], leaf.shape[1]
-        columns = leaf[0, 0].size
-        down = jax.random.normal(jax.random.key(0), (num_layers, rows, rank)) * 0.02
-        up = jax.random.normal(jax.random.key(1), (num_layers, rank, columns)) * 0.02
-        return {"down": down, "up": up}
-
-    return {STACKED: jax.tree.map(one, params[STACKED])}
-
-
-def merge(params: Any, adapters: Any) -> Any:
-    def one(weight: jax.Array, factors: Any) -> jax.Array:
-        if factors is None:
-            return weight
-        return weight + (factors["down"] @ factors["up"]).reshape(weight.shape)
-
-    return jax.tree.map(one, params, adapters)
-
-
-def lora_scores(config: ModelConfig, adapters: Any, frozen: Any, rows: Any):
+def score(config: ModelConfig, params: Any, frozen: Any, rows: Any):
     """Losses and mask of the response tokens, `[B, L]`."""
-    handles = {name: None for name in frozen} | adapters
-    hook = Tap(lambda part, here: part if here is None else merge(part, here), handles)
-    nll_BL, _, mask_BL = score_responses(config, frozen, rows, hook)
+    nll_BL, _, mask_BL = score_responses(config, combine(frozen, params), rows)
     return nll_BL, mask_BL
-
-
-def full_scores(config: ModelConfig, params: Any, frozen: Any, rows: Any):
-    nll_BL, _, mask_BL = score_responses(config, params, rows)
-    return nll_BL, mask_BL
-
-
-def lora_loss(config: ModelConfig, adapters: Any, frozen: Any, slot: Any):
-    nll_BL, mask_BL = lora_scores(config, adapters, frozen, slot)
-    return jnp.sum(nll_BL), jnp.sum(mask_BL, dtype=jnp.float32)
 
 
 def plain_step(scores, optimizer, weights_K, frozen, carry, slots):
@@ -164,24 +128,18 @@ def compile_side(name, step, carry, batch) -> Side:
 
 
 def make_sides(arguments, num_abilities: int, lora: bool) -> list[Side]:
-    config = make_model(arguments.width, arguments.layers)
-    base_params = init(config, jax.random.key(0))
+    rank = arguments.rank if lora else 0
+    config = make_model(arguments.width, arguments.layers, rank)
+    params, frozen = split(init(config, jax.random.key(0)))
     weights_K = jnp.full(num_abilities, 1 / num_abilities, jnp.float32)
     batch = make_batch(num_abilities, arguments.rows, arguments.length)
     optimizer = optax.adam(1e-4)
-    if lora:
-        params, frozen = init_adapters(base_params, arguments.rank), base_params
-        loss_fn, scores = partial(lora_loss, config), partial(lora_scores, config)
-    else:
-        params, frozen = base_params, {}
-        loss_fn, scores = partial(slot_loss, config), partial(full_scores, config)
+    loss_fn, scores = partial(slot_loss, config), partial(score, config)
 
     plain = partial(plain_step, scores, optimizer, weights_K, frozen)
     carry = (params, optimizer.init(params), ())
     sides = [compile_side("plain", plain, carry, batch)]
     for name in arguments.engines:
-        if lora and name not in LORA_ENGINES:
-            continue
         engine = Engine(
             name,
             RESOLVERS[arguments.resolver](),

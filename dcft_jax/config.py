@@ -28,6 +28,7 @@ from dcft_jax.mixture import (
     prior,
 )
 from dcft_jax.mixture.from_config import make_rule, make_tier_rule, rule_options
+from dcft_jax.models import LoRA
 
 # Fields that may change between two starts of one run: they steer what is
 # shown and kept, not what is computed.
@@ -45,6 +46,7 @@ def validate(config: ConfigDict) -> None:
     _check_abilities(config)
     _check_run(config.run)
     _check_data(config)
+    _check_model(config)
     _check_optimizer(config)
     _check_mixture(config)
     _check_conflict(config)
@@ -158,19 +160,36 @@ def _check_data(config: ConfigDict) -> None:
     if tokenizer.path:
         vocabulary_file(tokenizer.path)
         read_template(tokenizer.chat_template)
+    given = bool(tokenizer.path or config.pretrained.path)
     for name in ("chat_template", "fold_system"):
         require(
-            bool(tokenizer.path) or not tokenizer[name],
+            given or not tokenizer[name],
             f"tokenizer.{name}",
             tokenizer[name],
-            "is for a tokenizer that is given; set tokenizer.path too, or leave it out",
+            "is for a tokenizer that is given; set tokenizer.path or pretrained.path "
+            "too, or leave it out",
         )
     require(
-        bool(tokenizer.path) or tokenizer.vocab_size >= 300,
+        given or tokenizer.vocab_size >= 300,
         "tokenizer.vocab_size",
         tokenizer.vocab_size,
         "must be at least 300: 256 bytes, the control symbols, and some pieces",
     )
+
+
+def _check_model(config: ConfigDict) -> None:
+    lora, path = config.lora, config.pretrained.path
+    require(
+        lora.rank == 0 or bool(path),
+        "lora.rank",
+        lora.rank,
+        "adapters need a model that has learnt something: set pretrained.path, or 0 "
+        "to train all parameters",
+    )
+    try:
+        LoRA.from_config(lora)
+    except ValueError as error:
+        raise ValueError(f"config.{error}") from error
 
 
 def _check_optimizer(config: ConfigDict) -> None:
@@ -233,15 +252,20 @@ def _check_mixture(config: ConfigDict) -> None:
         'or set mixture.references = "fitted"',
     )
     by_loss = [n for n, a in config.abilities.items() if a.tiers.by == "loss"]
-    for needed, what in (
-        (REFERENCE_MODEL in rule.needs, f'rule "{mixture.rule}"'),
-        (bool(by_loss), f'tiers.by = "loss" of {by_loss}'),
+    for needed, what, other in (
+        (REFERENCE_MODEL in rule.needs, f'rule "{mixture.rule}"', ""),
+        (
+            bool(by_loss) and not config.pretrained.path,
+            f'tiers.by = "loss" of {by_loss}',
+            ", or pretrained.path",
+        ),
     ):
         require(
             not needed or bool(mixture.reference_run),
             "mixture.reference_run",
             mixture.reference_run,
-            f"{what} needs the work directory of a finished run of the same model",
+            f"{what} needs the work directory of a finished run of the same model"
+            + other,
         )
     for field in ("guard_run", "reference_run"):
         run = mixture[field]

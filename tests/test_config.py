@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 from pathlib import Path
 
 import jax
@@ -14,11 +15,15 @@ from dcft_jax import config as config_lib
 from dcft_jax import sharding
 from dcft_jax.conflict import RESOLVERS
 from dcft_jax.mixture import RULES, TIER_RULES
+from dcft_jax.models import ModelConfig, Settings, abstract_params, split
+from dcft_jax.training.base_model import decoder_of
 from dcft_jax.training.program import build_program, make_resolver
 
 CONFIGS = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "base")
 # Chips of the slice that a config is written for; the others run anywhere.
-CHIPS = {"tpu_v4": 16}
+CHIPS = dict(tpu_v4=16, llama3_8b_v4=16, qwen3_8b_v5e=16, gemma3_4b_v6e=8)
+# Models that configs name are not here; these are copies of their config.json.
+SETTINGS = Path(__file__).parent / "settings"
 
 
 def load(name: str) -> ConfigDict:
@@ -35,6 +40,15 @@ def test_config_is_valid_and_only_overrides(name: str):
     assert all(path.startswith("abilities.") for path in new)
 
 
+def decoder(name: str, config: ConfigDict) -> ModelConfig:
+    """The model of the config; of a model that is elsewhere, settings like its own."""
+    if not config.pretrained.path:
+        vocab_size = config.tokenizer.vocab_size
+        return ModelConfig.from_config(config.model, vocab_size, config.mesh.rules)
+    fields = json.loads((SETTINGS / f"{name}.json").read_text())
+    return decoder_of(config, Settings(fields, name))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_traces_on_its_mesh(name: str):
     """The whole step type-checks, shardings included, without any device."""
@@ -43,7 +57,7 @@ def test_every_config_traces_on_its_mesh(name: str):
     num_abilities, data = len(config.abilities), config.data
     program = build_program(
         config,
-        config.tokenizer.vocab_size,
+        decoder(name, config),
         size_KT=np.ones((num_abilities, 1), int),
         tier_KN=np.zeros((num_abilities, 8), np.int8),
     )
@@ -68,7 +82,8 @@ def test_every_config_traces_on_its_mesh(name: str):
         batch["credit_C"] = array((num_abilities,), "float32", None)
         batch["rows_C"] = array((num_abilities,), "int32", None)
         before = jax.eval_shape(program.init)
-        after, metrics = jax.eval_shape(program.train_step, before, {}, batch)
+        _, frozen = split(abstract_params(program.model))
+        after, metrics = jax.eval_shape(program.train_step, before, frozen, batch)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
         if old.ndim > 1:

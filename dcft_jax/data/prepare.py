@@ -89,6 +89,7 @@ def prepare(
     config: ConfigDict,
     console: Console | None = None,
     scorer: LossScorer | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Prepared:
     """Loads, splits, tokenises and packs all abilities, and refuses unfit data.
 
@@ -100,6 +101,7 @@ def prepare(
         config: reads `abilities`, `data` and `tokenizer`.
         console: where progress is shown; None shows nothing.
         scorer: the model whose loss makes tiers, for abilities with `tiers.by="loss"`.
+        tokenizer: instead of the one that `config.tokenizer` describes.
 
     Raises:
         ValueError, FileNotFoundError: see `load_ability`, `train_tokenizer`,
@@ -107,7 +109,7 @@ def prepare(
     """
     if not config.abilities:
         raise ValueError("abilities: there is none; a run needs at least one")
-    tokenizer = _given_tokenizer(config.tokenizer)
+    tokenizer = tokenizer or _given_tokenizer(config.tokenizer)
     with Progress(
         console=console or Console(quiet=True), transient=True, disable=console is None
     ) as progress:

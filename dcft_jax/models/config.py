@@ -58,10 +58,10 @@ class ModelConfig:
     rope_original_length: int
     scale_embeddings: bool
     tie_embeddings: bool
-    logits_chunk: int
     remat: str
     param_dtype: str
     compute_dtype: str
+    logits_chunk: int = 0
     lora: LoRA | None = None  # config.lora; None: all parameters are trained
 
     def __post_init__(self) -> None:

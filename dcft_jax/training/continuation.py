@@ -15,7 +15,7 @@ from dcft_jax.mixture.elastic import carry_over
 from dcft_jax.sharding import match_sharding
 from dcft_jax.training.composition import weights_and_shares
 from dcft_jax.training.run import Run, abstract_state, jit_init
-from dcft_jax.training.saved import PARTIAL, check_tokenizer
+from dcft_jax.training.saved import PARTIAL, check_origin
 from dcft_jax.training.state import MixtureState, TrainState
 
 
@@ -37,7 +37,7 @@ def continue_run(run: Run) -> TrainState:
     index_K = _places(field, list(old_config["abilities"]), list(run.abilities))
     fresh = jit_init(run)
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
-        check_tokenizer(saved, run.data.tokenizer.content_hash, field)
+        check_origin(saved, run.data.tokenizer.content_hash, run.base_hash, field)
         old = _load(saved, run, field)
     same_rule = old_config["mixture"]["rule"] == run.config.mixture.rule
     mixture = _carry_mixture(run, old, fresh.mixture, index_K, same_rule)

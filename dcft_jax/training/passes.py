@@ -180,7 +180,10 @@ def _reference_pass(run: Run, mix_val: list[EvalSet]) -> Pass:
     model = run.program.model
     token_losses = jax.jit(partial(_token_losses, model))
     reference = load_reference(
-        run.config, run.data.tokenizer.content_hash, abstract_state(run).params
+        run.config,
+        run.data.tokenizer.content_hash,
+        run.base_hash,
+        abstract_state(run).params,
     )
     reference_losses = [
         [token_losses(run.full(reference), batch)[0] for batch, *_ in batches]

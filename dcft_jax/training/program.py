@@ -51,7 +51,7 @@ class Program:
 
 def build_program(
     config: ConfigDict,
-    vocab_size: int,
+    model: ModelConfig,
     size_KT: np.ndarray,
     tier_KN: np.ndarray,
     max_predicted: int | None = None,
@@ -59,17 +59,14 @@ def build_program(
     """Builds the functions; nothing is computed.
 
     Args:
-      vocab_size: of the tokenizer.
+      model: the decoder; see `make_model`.
       size_KT: train rows of each difficulty tier of each ability; 0: no such tier.
       tier_KN: which tier each mix-val example is in; -1: no example.
       max_predicted: response tokens that a row of the data has at most.
 
     Raises:
-      ValueError: a field of the model or the mixture is out of range.
+      ValueError: a field of the mixture is out of range.
     """
-    model = ModelConfig.from_config(
-        config.model, vocab_size, config.mesh.rules, config.lora
-    )
     num_steps = config.run.num_steps
     optimizer = make_optimizer(config.optimizer, num_steps)
     composition = make_composition(config, size_KT, tier_KN)

@@ -14,8 +14,14 @@ from rich.console import Console
 
 from dcft_jax import config as config_lib
 from dcft_jax.data import Prepared, prepare, preview, tier_streams
-from dcft_jax.models import check_mesh, combine
+from dcft_jax.models import Opened, check_mesh, combine
 from dcft_jax.sharding import concretize, make_mesh
+from dcft_jax.training.base_model import (
+    base_tokenizer,
+    load_base,
+    make_model,
+    open_base,
+)
 from dcft_jax.training.program import Program, build_program
 from dcft_jax.training.reference import reference_scorer
 from dcft_jax.training.state import TrainState
@@ -48,11 +54,16 @@ class Run:
     mesh: jax.sharding.Mesh
     program: Program
     streams: Sequence[grain.MapDataset]  # one per component of the mixture
+    base: Opened | None  # the model it starts from
     frozen: Any  # parameters that are not trained
 
     @property
     def abilities(self) -> tuple[str, ...]:
         return tuple(self.data.rows)
+
+    @property
+    def base_hash(self) -> str:
+        return self.base.content_hash if self.base else ""
 
     def full(self, params: Any) -> Any:
         """All parameters of the decoder, given the trained ones."""
@@ -83,6 +94,7 @@ class Run:
             "config_hash": config_lib.config_hash(self.plain_config),
             "data_hash": self.data.content_hash,
             "tokenizer_hash": self.data.tokenizer.content_hash,
+            "base_hash": self.base_hash,
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
 
@@ -108,23 +120,33 @@ def open_run(
     _check_batch(config, mesh)
     plain_config = config_lib.to_plain(config)
     folder = open_workdir(workdir, plain_config)
-    data = prepare(config, console=console, scorer=reference_scorer(config, mesh))
+    base = open_base(config)
+    data = prepare(
+        config,
+        console=console,
+        scorer=reference_scorer(config, mesh, base),
+        tokenizer=base_tokenizer(config, base),
+    )
     check_data(folder, data.content_hash)
     keep_tokenizer(folder, data.tokenizer)
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
-    program = build_program(
-        config, data.tokenizer.vocab_size, size_KT, tier_KN, data.max_predicted
-    )
-    check_mesh(program.model, mesh)
+    model = make_model(config, data.tokenizer, base)
+    check_mesh(model, mesh)
+    program = build_program(config, model, size_KT, tier_KN, data.max_predicted)
     streams = [
         stream
         for name, tiers in data.tiers.items()
         for stream in tier_streams(tiers.train, config.data.seed, name)
     ]
-    run = Run(config, plain_config, folder, console, data, mesh, program, streams, {})
+    run = Run(
+        config, plain_config, folder, console, data, mesh, program, streams, base, {}
+    )
     check_space(folder, state_bytes(run), run.keep + len(run.best_of))
-    return run
+    if base is None or model.lora is None:
+        return run
+    with console.status(f"loading {base.source}"):
+        return dataclasses.replace(run, frozen=load_base(base, model, mesh))
 
 
 def tier_sizes(data: Prepared) -> tuple[np.ndarray, np.ndarray]:
@@ -188,4 +210,9 @@ def state_bytes(run: Run) -> int:
 def jit_init(run: Run) -> TrainState:
     """A fresh state, created sharded: no device ever holds all of it."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(run))
-    return jax.jit(run.program.init, out_shardings=shardings)()
+    model, init = run.program.model, run.program.init
+    if run.base is None or model.lora is not None:
+        return jax.jit(init, out_shardings=shardings)()
+    with run.console.status(f"loading {run.base.source}"):
+        params = load_base(run.base, model, run.mesh)
+    return jax.jit(init, out_shardings=shardings, donate_argnums=0)(params)

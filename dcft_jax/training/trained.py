@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from dcft_jax.data import Tokenizer
-from dcft_jax.models import ModelConfig, Params, check_mesh
-from dcft_jax.models import init as init_params
-from dcft_jax.sharding import concretize, make_mesh
-from dcft_jax.training.saved import PARTIAL, check_tokenizer
+from dcft_jax.models import (
+    ModelConfig,
+    Params,
+    abstract_params,
+    check_mesh,
+    combine,
+    split,
+)
+from dcft_jax.sharding import make_mesh
+from dcft_jax.training.base_model import load_base, make_model, open_base
+from dcft_jax.training.saved import PARTIAL, check_origin
 from dcft_jax.training.workdir import kept_tokenizer
 
 
@@ -22,7 +30,7 @@ class Trained:
     """A model to be used under `jax.set_mesh(mesh)`."""
 
     model: ModelConfig
-    params: Params
+    params: Params  # all of them, adapters next to the kernels they adapt
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     step: int  # of the checkpoint
@@ -50,21 +58,23 @@ def load_trained(
     field = f"--workdir {str(workdir)!r}"
     config = _read_config(folder, field)
     tokenizer = kept_tokenizer(folder)
-    model = ModelConfig.from_config(
-        config["model"], tokenizer.vocab_size, config["mesh"]["rules"]
-    )
+    base = open_base(ConfigDict(config))
+    model = make_model(config, tokenizer, base)
     mesh = _mesh(config["mesh"]["model"], devices)
     check_mesh(model, mesh)
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
-        check_tokenizer(saved, tokenizer.content_hash, field)
+        base_hash = base.content_hash if base else ""
+        check_origin(saved, tokenizer.content_hash, base_hash, field)
         kept: dict[int, Any] = {one.step: one.metrics for one in saved.checkpoints}
         step = find_step(kept, checkpoint, list(config["abilities"]))
-        with jax.set_mesh(mesh):
-            abstract = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-            target = {"state": {"params": concretize(abstract, mesh)}}
-            with ocp.Context(pytree_options=PARTIAL):
-                loaded = saved.load_checkpointables(step, target)
-    return Trained(model, loaded["state"]["params"], tokenizer, mesh, step)
+        wanted, _ = split(abstract_params(model, mesh))
+        with ocp.Context(pytree_options=PARTIAL):
+            target = {"state": {"params": wanted}}
+            loaded = saved.load_checkpointables(step, target)
+    params = loaded["state"]["params"]
+    if base is not None and model.lora is not None:
+        params = combine(load_base(base, model, mesh), params)
+    return Trained(model, params, tokenizer, mesh, step)
 
 
 def find_step(

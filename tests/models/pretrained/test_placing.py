@@ -12,7 +12,12 @@ from safetensors.numpy import load_file, save_file
 
 from configs import base
 from dcft_jax import models, sharding
-from dcft_jax.models import load_params, load_pretrained, read_config
+from dcft_jax.models import (
+    load_params,
+    load_pretrained,
+    open_pretrained,
+    read_config,
+)
 from dcft_jax.models.pretrained import layout, opening
 from dcft_jax.models.pretrained.placing import place
 from tests.models.pretrained.checkpoints import (
@@ -112,9 +117,9 @@ def test_layouts_invert_each_other():
 def test_parameters_as_a_program_wants_them():
     config = read_config(FIXTURES / "qwen2", RULES, param_dtype="bfloat16")
     wanted = models.abstract_params(config, make_mesh())
-    params = load_params(FIXTURES / "qwen2", config, wanted)
+    params = load_params(open_pretrained(FIXTURES / "qwen2"), config, wanted)
     jax.tree.map(lambda x, y: _assert_as_asked(x, y), params, wanted)
-    single = load_params(FIXTURES / "qwen2", config)
+    single = load_params(open_pretrained(FIXTURES / "qwen2"), config)
     assert_same(single, params)
 
 
