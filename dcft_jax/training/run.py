@@ -26,6 +26,7 @@ from dcft_jax.training.program import Program, build_program
 from dcft_jax.training.reference import reference_scorer
 from dcft_jax.training.state import TrainState
 from dcft_jax.training.workdir import (
+    check_base,
     check_data,
     check_space,
     keep_tokenizer,
@@ -121,6 +122,8 @@ def open_run(
     plain_config = config_lib.to_plain(config)
     folder = open_workdir(workdir, plain_config)
     base = open_base(config)
+    if base is not None:
+        check_base(folder, base.content_hash)
     data = prepare(
         config,
         console=console,

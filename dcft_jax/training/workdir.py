@@ -66,6 +66,27 @@ def check_data(workdir: Path, content_hash: str) -> None:
     write_json(known, {"content_hash": content_hash})
 
 
+def check_base(workdir: Path, content_hash: str) -> None:
+    """Refuses to go on with another base model than the run began with.
+
+    Args:
+      content_hash: of its weights; "" for none.
+
+    Raises:
+      ValueError: adapters on other weights are another model.
+    """
+    known = workdir / "base.json"
+    if known.exists():
+        before = json.loads(known.read_text())["content_hash"]
+        if before != content_hash:
+            raise ValueError(
+                f"--workdir {workdir}: the weights that config.pretrained.path names "
+                f"have changed since this run began (content hash {before} -> "
+                f"{content_hash}). Restore them, or name another folder."
+            )
+    write_json(known, {"content_hash": content_hash})
+
+
 def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Writes the tokenizer, for generation, export and runs that go on from this one:
     tokenizer.model of a SentencePiece tokenizer, otherwise the folder tokenizer/.
