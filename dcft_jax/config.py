@@ -29,6 +29,7 @@ from dcft_jax.mixture import (
 )
 from dcft_jax.mixture.from_config import make_rule, make_tier_rule, rule_options
 from dcft_jax.models import LoRA
+from dcft_jax.models.quantized import KINDS as QUANTIZED
 
 # Fields that may change between two starts of one run: they steer what is
 # shown and kept, not what is computed.
@@ -185,6 +186,14 @@ def _check_model(config: ConfigDict) -> None:
         lora.rank,
         "adapters need a model that has learnt something: set pretrained.path, or 0 "
         "to train all parameters",
+    )
+    quantize = config.pretrained.quantize
+    _one_of("pretrained.quantize", quantize, QUANTIZED)
+    require(
+        quantize == "none" or lora.rank > 0,
+        "pretrained.quantize",
+        quantize,
+        "is for frozen weights: set lora.rank, or none",
     )
     try:
         LoRA.from_config(lora)

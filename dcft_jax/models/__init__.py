@@ -17,6 +17,7 @@ from dcft_jax.models.pretrained import (
     read_config,
     save_pretrained,
 )
+from dcft_jax.models.quantized import quantize_kernels
 from dcft_jax.models.response import response_targets, score_responses
 from dcft_jax.models.sampling import Sampling
 
@@ -42,6 +43,7 @@ __all__ = [
     "load_pretrained",
     "merge",
     "open_pretrained",
+    "quantize_kernels",
     "read_config",
     "response_targets",
     "save_pretrained",

@@ -16,6 +16,7 @@ from flax import nnx
 from dcft_jax import sharding
 from dcft_jax.models.config import ModelConfig
 from dcft_jax.models.lora import LoRA
+from dcft_jax.models.quantized import dense
 
 Axes = tuple[str | None, ...]
 ACTIVATION = {
@@ -121,7 +122,7 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array, out_sharding=None) -> jax.Array:
         dtype = self.config.dtype
         x = x.astype(dtype)
-        kernel = self.kernel[...].astype(dtype)
+        kernel = dense(self.kernel[...], dtype)
         y = map_tokens(self.equation, x, kernel, out_sharding)
         if hasattr(self, "lora_a"):
             y = y + self._adapt(x, out_sharding)

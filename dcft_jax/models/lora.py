@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dcft_jax.models.quantized import dense
+
 TARGETS = ("query", "key", "value", "out", "gate", "up", "down")
 DOWN, UP = "lora_a", "lora_b"  # names of the leaves A and B
 
@@ -76,7 +78,7 @@ def select(params: Any, like: Any) -> Any:
 
 def merge(lora: LoRA, params: Any) -> Any:
     """Parameters without adapters: every adapted kernel is `W + s A B`, computed in
-    float32 and rounded once to the dtype of W.
+    float32 and rounded once to the dtype of W, or of its scales if it is quantised.
     """
     if not isinstance(params, Mapping):
         return params
@@ -90,7 +92,7 @@ def merge(lora: LoRA, params: Any) -> Any:
         up.reshape(num_layers, rank, -1).astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,
     )
-    merged = kernel.astype(jnp.float32) + lora.scale * delta.reshape(kernel.shape)
+    merged = dense(kernel, jnp.float32) + lora.scale * delta.reshape(kernel.shape)
     rest = {name: x for name, x in params.items() if name not in ("kernel", DOWN, UP)}
     return {"kernel": merged.astype(kernel.dtype), **rest}
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from dcft_jax.data import Tokenizer, check_vocabulary, load_chat_tokenizer
 from dcft_jax.models import (
+    STACKED,
     LoRA,
     ModelConfig,
     Opened,
@@ -18,6 +19,7 @@ from dcft_jax.models import (
     config_of,
     load_params,
     open_pretrained,
+    quantize_kernels,
 )
 
 
@@ -79,7 +81,14 @@ def decoder_of(config: Mapping[str, Any], settings: Settings) -> ModelConfig:
     )
 
 
-def load_base(base: Opened, model: ModelConfig, mesh: jax.sharding.Mesh) -> Params:
-    """The weights of the base in the shards of the mesh, without adapters."""
+def load_base(
+    base: Opened, model: ModelConfig, mesh: jax.sharding.Mesh, quantize: str = "none"
+) -> Params:
+    """The weights of the base in the shards of the mesh, without adapters.
+
+    `quantize`: `config.pretrained.quantize`, of the kernels of the layers.
+    """
     plain = dataclasses.replace(model, lora=None)
-    return load_params(base, plain, abstract_params(plain, mesh))
+    params = load_params(base, plain, abstract_params(plain, mesh))
+    with jax.set_mesh(mesh):
+        return params | {STACKED: quantize_kernels(params[STACKED], quantize)}

@@ -95,4 +95,5 @@ def _reference(
     trained = load_reference(config, tokenizer.content_hash, base_hash, wanted)
     if base is None or model.lora is None:
         return model, trained
-    return model, combine(load_base(base, model, mesh), trained)
+    quantize = config.pretrained.quantize
+    return model, combine(load_base(base, model, mesh, quantize), trained)

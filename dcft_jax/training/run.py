@@ -149,7 +149,9 @@ def open_run(
     if base is None or model.lora is None:
         return run
     with console.status(f"loading {base.source}"):
-        return dataclasses.replace(run, frozen=load_base(base, model, mesh))
+        return dataclasses.replace(
+            run, frozen=load_base(base, model, mesh, config.pretrained.quantize)
+        )
 
 
 def tier_sizes(data: Prepared) -> tuple[np.ndarray, np.ndarray]:

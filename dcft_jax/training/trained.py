@@ -73,7 +73,8 @@ def load_trained(
             loaded = saved.load_checkpointables(step, target)
     params = loaded["state"]["params"]
     if base is not None and model.lora is not None:
-        params = combine(load_base(base, model, mesh), params)
+        quantize = config["pretrained"]["quantize"]
+        params = combine(load_base(base, model, mesh, quantize), params)
     return Trained(model, params, tokenizer, mesh, step)
 
 

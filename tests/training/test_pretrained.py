@@ -270,3 +270,39 @@ def test_merged_adapters_are_the_trained_model(adapted: Run):
         got = [mean_loss(x)[0] for x in score(whole, merged, sets, "test")]
     np.testing.assert_allclose(got, expected, rtol=1e-4)
     assert abstract_state(adapted).params.keys() == {STACKED}
+
+
+@pytest.mark.parametrize("quantize", ["int8", "nf4"])
+def test_adapters_on_quantised_weights(
+    quantize: str, task_files: dict[str, Path], base_folder: Path, tmp_path: Path
+):
+    config = make_config(task_files, base_folder, tmp_path / "cache", rank=4)
+    config.pretrained.quantize = quantize
+    config.run.num_steps = 2
+    run = open_run(config, tmp_path / "run", QUIET, ONE)
+    kernels = sum(x.nbytes for x in jax.tree.leaves(run.frozen[STACKED]))
+    exact = load_pretrained(base_folder, param_dtype="float32").params[STACKED]
+    assert kernels < 0.5 * sum(x.nbytes for x in jax.tree.leaves(exact))
+    before = jax.device_get(run.frozen)
+    train(run)
+    assert_same_bits(jax.device_get(run.frozen), before)
+    trained = load_trained(run.workdir, devices=ONE)
+    assert_same_bits(trained.params, run.full(final_state(run).params))
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value", "message"),
+    [
+        ("pretrained", "quantize", "int4", r"quantize = 'int4': must be one of none"),
+        ("pretrained", "quantize", "int8", r"quantize = 'int8': .*set lora\.rank"),
+        ("pretrained", "path", "nowhere", "no model 'nowhere'; give a folder"),
+        ("lora", "targets", ("head",), r"lora\.targets=.*must be some of"),
+    ],
+)
+def test_bad_fields_are_named(group, field, value, message, task_files, tmp_path: Path):
+    config = make_tiny_config(task_files, tmp_path)
+    config.lora.rank = 4 if group == "lora" else 0
+    config.pretrained.path = str(tmp_path)
+    config[group][field] = value
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        open_run(config, tmp_path / "run", QUIET, ONE)
