@@ -38,6 +38,11 @@ def locate(name_or_path: str | Path, cache_dir: Path, weights: bool = True) -> L
     path = Path(name).expanduser()
     if not (path.is_dir() or (path.is_file() and path.suffix == ".gguf")):
         raise FileNotFoundError(f"no model {name!r}; give {FORMS}")
+    if (path / "checkpoints").is_dir() and not any(path.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{name!r} is the work directory of a run: go on from it with "
+            "config.run.continue_from, or export its model and name that folder"
+        )
     return Located(path, str(path.resolve()))
 
 

@@ -21,6 +21,13 @@ def test_an_unknown_name_says_what_there_is(tmp_path):
             load_pretrained(name)
 
 
+def test_a_workdir_is_told_from_a_model(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"work directory.*continue_from"):
+        load_pretrained(tmp_path)
+
+
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of the hub, and no network."""
