@@ -4,8 +4,8 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from dcft_jax.models import load_pretrained, read_config
 from dcft_jax.models.pretrained import wheel
@@ -31,7 +31,6 @@ def test_a_workdir_is_told_from_a_model(tmp_path):
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of the hub, and no network."""
-    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
