@@ -1,12 +1,13 @@
 """Eight fake CPU devices for every test, and a run small enough to train in one."""
 
 import atexit
+import gc
 import json
 import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +32,20 @@ if _CACHE not in os.environ:
     atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Lets go of compiled programs when there are many.
+
+    Every one of them maps some pages, and Linux allows a process 65,530 maps: the
+    compiler dies at the next one.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 def _tasks() -> dict[str, Callable[[random.Random], tuple[str, str]]]:

@@ -120,7 +120,7 @@ def test_control_pieces_take_no_part_in_merges():
 @pytest.mark.parametrize(
     ("legacy", "after"), [(True, "\u2581It"), (False, "It"), (None, "It")]
 )
-def test_prefix_after_a_control_token(root, legacy, after):
+def test_prefix_after_a_control_token(root, llama, legacy, after):
     folder = shutil.copytree(root / "llama2", root / f"legacy-{legacy}")
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -180,7 +180,7 @@ def test_added_tokens_of_an_older_file(root, llama):
     assert llama[0].vocab_size == 400
 
 
-def test_unfit_sentencepiece_models_are_refused(root, tmp_path):
+def test_unfit_sentencepiece_models_are_refused(root, llama, tmp_path):
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString((root / "llama2" / "tokenizer.model").read_bytes())
     path = tmp_path / "tokenizer.model"
