@@ -11,7 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from dcft_jax.models import LoRA, combine, split
 from dcft_jax.models.lora import TARGETS
-from dcft_jax.models.pretrained.peft import CONFIG, WEIGHTS, load_adapters, save_adapters
+from dcft_jax.models.pretrained.peft import (
+    CONFIG,
+    WEIGHTS,
+    load_adapters,
+    save_adapters,
+)
 from tests.models.pretrained.checkpoints import (
     FIXTURES,
     apply,
