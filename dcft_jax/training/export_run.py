@@ -1,4 +1,4 @@
-"""The model of a run as files for other programs, checked before they get their name."""
+"""The model of a run as files for other programs, checked before they are kept."""
 
 import dataclasses
 import os
