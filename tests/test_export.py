@@ -14,7 +14,6 @@ from dcft_jax.data import load_chat_tokenizer
 from dcft_jax.export import main
 from dcft_jax.models import (
     generate,
-    init,
     load_pretrained,
     merge,
     read_config,
@@ -32,10 +31,15 @@ from dcft_jax.training.run import open_run
 from dcft_jax.training.trained import load_trained
 from tests.conftest import make_tiny_config
 from tests.data.chat_families import BY_NAME, write_family
-from tests.models.pretrained.checkpoints import FIXTURES, assert_same
+from tests.models.pretrained.checkpoints import (
+    FIXTURES,
+    apply,
+    assert_same,
+    random_params,
+)
 
 QUIET = Console(quiet=True)
-PROMPTS = ["12 + 30", "add 5 to a", "naïve <end> 日本"]
+PROMPTS = ["12 + 30", "add 5 to a", "naïve <b> 日本"]
 
 
 class Case(NamedTuple):
@@ -61,8 +65,7 @@ def make_base(folder: Path) -> Path:
     config = read_config(FIXTURES / "smollm2")
     config = dataclasses.replace(config, vocab_size=vocab_size)
     assert config.param_dtype == "bfloat16"
-    params = init(config, jax.random.key(0))
-    save_pretrained(config, params, folder, max_length=64)
+    save_pretrained(config, random_params(config), folder, max_length=64)
     return folder
 
 
@@ -95,17 +98,6 @@ def adapters(lora: Case) -> Case:
 
 def export(case: Case, *options: str) -> None:
     main(["--workdir", str(case.workdir), "--to", str(case.folder), *options])
-
-
-def replies(case: Case, limit: int = 12) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts as the run encodes them, and its greedy replies."""
-    trained = load_trained(case.workdir, devices=jax.devices()[:1])
-    chat = trained.tokenizer.chat
-    prompts = [chat.encode_prompt([("user", p)]).tolist() for p in PROMPTS]
-    with jax.set_mesh(trained.mesh):
-        options = dict(stop_ids=chat.stop_ids, max_new_tokens=limit)
-        model = dataclasses.replace(trained.model, compute_dtype="float32")
-        return prompts, generate(model, trained.params, prompts, **options)
 
 
 @pytest.mark.slow
@@ -327,32 +319,43 @@ def theirs(folder: Path, base: Path | None = None):
     return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
 
 
+def ours(kind: str, case: Case):
+    """Model, parameters and tokenizer: of the run, or as they were merged."""
+    trained = load_trained(case.workdir, devices=jax.devices()[:1])
+    model, params = trained.model, trained.params
+    if kind == "merged":  # rounded to bfloat16
+        model, params = (p := load_pretrained(case.folder)).config, p.params
+    model = dataclasses.replace(model, compute_dtype="float32")
+    return model, jax.tree.map(np.asarray, params), trained.tokenizer
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scratch", "merged", "adapters"])
 def test_transformers_answers_as_the_run_does(kind: str, request):
     torch = pytest.importorskip("torch")
     case: Case = request.getfixturevalue(kind)
-    model, tokenizer = theirs(case.folder, case.base if kind == "adapters" else None)
-    prompts, expected = replies(case)
-    trained = load_trained(case.workdir, devices=jax.devices()[:1])
-    for text, prompt, reply in zip(PROMPTS, prompts, expected, strict=True):
-        if "<end>" not in text or kind == "scratch":
-            chat = [{"role": "user", "content": text}]
-            given = tokenizer.apply_chat_template(
-                chat, add_generation_prompt=True, return_tensors="pt"
-            )
-            assert given["input_ids"].tolist() == [prompt]
+    model, params, tokenizer = ours(kind, case)
+    base = case.base if kind == "adapters" else None
+    their_model, their_tokenizer = theirs(case.folder, base)
+    stop_ids = tokenizer.chat.stop_ids
+    prompts = [tokenizer.chat.encode_prompt([("user", p)]).tolist() for p in PROMPTS]
+    replies = generate(model, params, prompts, max_new_tokens=12, stop_ids=stop_ids)
+    tokens_BL = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens_BL[row, : len(prompt)] = prompt
+    logits_BLV = apply(model, params, tokens_BL)
+    for row, (text, prompt) in enumerate(zip(PROMPTS, prompts, strict=True)):
+        given = their_tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True
+        )
+        assert given["input_ids"] == prompt
         ids = torch.tensor([prompt])
         options = dict(attention_mask=torch.ones_like(ids), do_sample=False)
         with torch.no_grad():
-            found = model.generate(ids, max_new_tokens=12, **options)[0]
-            logits_LV = model(ids).logits[0].numpy()
-        assert found[len(prompt) :].tolist() == reply
-        with jax.set_mesh(trained.mesh):
-            ours_LV = export_run.predictions(
-                trained.model, trained.params, np.array([prompt])
-            )[0]
-        theirs_LV = torch.log_softmax(torch.tensor(logits_LV), -1).numpy()
-        atol = 0.05 if kind == "merged" else 1e-4  # merged: rounded to bfloat16
-        np.testing.assert_allclose(theirs_LV, ours_LV, atol=atol)
-    assert len({token for reply in expected for token in reply}) > 3, "proves little"
+            reply = their_model.generate(ids, max_new_tokens=12, **options)[0]
+            logits_LV = their_model(ids).logits[0].numpy()
+        assert reply[len(prompt) :].tolist() == replies[row]
+        ours_LV = logits_BLV[row, : len(prompt)]
+        np.testing.assert_allclose(logits_LV, ours_LV, atol=1e-4, rtol=1e-5)
+    different = len({token for reply in replies for token in reply})
+    assert different > (1 if kind == "scratch" else 10), "proves little"
