@@ -108,6 +108,7 @@ def test_a_model_from_scratch_comes_back(scratch: Case):
         *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     }
     assert list(scratch.folder.parent.iterdir()) == [scratch.folder]
+    assert len({path.stat().st_mode for path in scratch.folder.iterdir()}) == 1
     trained = load_trained(scratch.workdir, devices=jax.devices()[:1])
     p = load_pretrained(scratch.folder)
     assert_same(p.params, trained.params)

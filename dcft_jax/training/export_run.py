@@ -249,6 +249,9 @@ def _folder(to: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     try:
         yield scratch
+        for path in scratch.iterdir():
+            # safetensors lets nobody but the owner read its files.
+            path.chmod(scratch.stat().st_mode & 0o666)
         os.replace(scratch, to)
     except BaseException:
         shutil.rmtree(scratch)
