@@ -13,6 +13,7 @@ import pytest
 from configs import quickstart
 from dcft_jax import config as config_lib
 from dcft_jax.data import prepare
+from dcft_jax.export import make_parser as export_parser
 from dcft_jax.generate import make_parser as generate_parser
 from dcft_jax.mixture import NEEDS, RULES, unmeasured
 from dcft_jax.mixture.from_config import make_rule
@@ -149,6 +150,16 @@ def test_the_generate_page_lists_the_options_of_the_command():
     assert listed.keys() == actions.keys() - given
     for name, value in listed.items():
         assert type(actions[name])(value) == actions[name], name
+
+
+def test_the_export_page_lists_the_options_of_the_command():
+    text = (ROOT / "docs/export.md").read_text()
+    listed = re.findall(r"^\| `--(\w+)` \| (?:`(\w+)` )?\|", text, re.MULTILINE)
+    actions = {a.dest: a.default for a in export_parser()._actions}
+    given = {"help", "workdir", "to"}
+    assert dict(listed).keys() == actions.keys() - given
+    for name, value in listed:
+        assert value == str(actions[name] or ""), name
 
 
 def test_links_in_the_documentation_lead_somewhere():

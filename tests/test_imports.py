@@ -19,6 +19,7 @@ ALLOWED = {
     "reporting": set(),
     "config": {"conflict", "data", "mixture", "models"},
     "report": {"reporting"},
+    "export": {"training"},
     "generate": {"data", "models", "training"},
     "main": {"sharding", "training"},
 }

@@ -76,25 +76,26 @@ def select(params: Any, like: Any) -> Any:
     return {name: select(params[name], other) for name, other in like.items()}
 
 
-def merge(lora: LoRA, params: Any) -> Any:
+def merge(lora: LoRA, params: Any, dtype: Any = None) -> Any:
     """Parameters without adapters: every adapted kernel is `W + s A B`, computed in
-    float32 and rounded once to the dtype of W, or of its scales if it is quantised.
+    float32 and rounded once, to `dtype` or to that of W, or of its scales if it is
+    quantised; no kernel of the result is.
     """
     if not isinstance(params, Mapping):
-        return params
+        return dense(params, params.dtype)
     if DOWN not in params:
-        return {name: merge(lora, part) for name, part in params.items()}
+        return {name: merge(lora, part, dtype) for name, part in params.items()}
     kernel, down, up = (params[name] for name in ("kernel", DOWN, UP))
     # [N, inputs..., r] and [N, r, outputs...], N the layer axis of the stack.
-    num_layers, rank = down.shape[0], down.shape[-1]
-    delta = jnp.matmul(
-        down.reshape(num_layers, -1, rank).astype(jnp.float32),
-        up.reshape(num_layers, rank, -1).astype(jnp.float32),
+    delta = jax.lax.dot_general(
+        down.astype(jnp.float32),
+        up.astype(jnp.float32),
+        (((down.ndim - 1,), (1,)), ((0,), (0,))),
         precision=jax.lax.Precision.HIGHEST,
     )
-    merged = dense(kernel, jnp.float32) + lora.scale * delta.reshape(kernel.shape)
+    merged = dense(kernel, jnp.float32) + lora.scale * delta
     rest = {name: x for name, x in params.items() if name not in ("kernel", DOWN, UP)}
-    return {"kernel": merged.astype(kernel.dtype), **rest}
+    return {"kernel": merged.astype(dtype or kernel.dtype), **rest}
 
 
 def _where(params: Any, wanted: Callable[[str], bool]) -> Any:

@@ -130,7 +130,7 @@ def open_run(
         scorer=reference_scorer(config, mesh, base),
         tokenizer=base_tokenizer(config, base),
     )
-    check_data(folder, data.content_hash)
+    check_data(folder, data.content_hash, data_sizes(data))
     keep_tokenizer(folder, data.tokenizer)
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
@@ -166,6 +166,17 @@ def tier_sizes(data: Prepared) -> tuple[np.ndarray, np.ndarray]:
         size_KT[k, : len(tiers)] = [len(rows) for rows in tiers.train]
         tier_KN[k, : len(tiers.plan.mix_val_tier_N)] = tiers.plan.mix_val_tier_N
     return size_KT, tier_KN
+
+
+def data_sizes(data: Prepared) -> dict[str, dict[str, Any]]:
+    """Ability -> rows to train on, and source -> split -> examples."""
+    return {
+        name: {
+            "train_rows": sum(map(len, data.tiers[name].train)),
+            "examples": {source: dict(n) for source, n in report.counts.items()},
+        }
+        for name, report in data.reports.items()
+    }
 
 
 def show_data(data: Prepared, console: Console) -> None:

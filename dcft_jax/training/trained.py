@@ -13,6 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from dcft_jax.data import Tokenizer
 from dcft_jax.models import (
     ModelConfig,
+    Opened,
     Params,
     abstract_params,
     check_mesh,
@@ -34,6 +35,8 @@ class Trained:
     tokenizer: Tokenizer
     mesh: jax.sharding.Mesh
     step: int  # of the checkpoint
+    config: Mapping[str, Any]  # of the run, plain
+    base: Opened | None  # the model that the run started from
 
 
 def load_trained(
@@ -75,7 +78,7 @@ def load_trained(
     if base is not None and model.lora is not None:
         quantize = config["pretrained"]["quantize"]
         params = combine(load_base(base, model, mesh, quantize), params)
-    return Trained(model, params, tokenizer, mesh, step)
+    return Trained(model, params, tokenizer, mesh, step, config, base)
 
 
 def find_step(

@@ -47,8 +47,13 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
     return workdir
 
 
-def check_data(workdir: Path, content_hash: str) -> None:
-    """Refuses to go on with other data than the run began with.
+def check_data(workdir: Path, content_hash: str, sizes: Mapping[str, Any]) -> None:
+    """Refuses to go on with other data than the run began with; keeps what they are as
+    `data.json`.
+
+    Args:
+      content_hash: of all rows.
+      sizes: of the data; see `run.data_sizes`.
 
     Raises:
       ValueError: a resumed stream would repeat and skip rows unnoticed.
@@ -63,7 +68,7 @@ def check_data(workdir: Path, content_hash: str) -> None:
                 "version of a package that brings one. Restore them, or name another "
                 "folder."
             )
-    write_json(known, {"content_hash": content_hash})
+    write_json(known, {"content_hash": content_hash, "abilities": sizes})
 
 
 def check_base(workdir: Path, content_hash: str) -> None:

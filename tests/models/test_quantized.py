@@ -113,6 +113,8 @@ def test_adapters_on_it_merge_into_what_was_trained():
         leaves = params[STACKED][part][name]
         leaves["lora_b"] = jnp.full_like(leaves["lora_b"], 0.1)
     merged = merge(lora, params)
+    # Those that have no adapter, too.
+    assert merged[STACKED]["mlp"]["up"]["kernel"].dtype == jnp.float32
     plain = dataclasses.replace(config, lora=None)
     np.testing.assert_allclose(
         apply(plain, merged, TOKENS_BL), apply(config, params, TOKENS_BL), atol=2e-5

