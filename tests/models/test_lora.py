@@ -138,7 +138,19 @@ def test_on_a_mesh():
         assert query[UP].sharding.spec == P(None, None, "model", None)
         tokens = jax.sharding.reshard(jnp.asarray(TOKENS_BL), P("data", None))
         got = jax.jit(partial(apply, config))(placed, tokens)
+        assert config.lora is not None
+        merged = merge(config.lora, placed)
+        for part in ("query", "out"):
+            kernels = [
+                x[STACKED]["attention"][part]["kernel"] for x in (merged, placed)
+            ]
+            assert kernels[0].sharding == kernels[1].sharding
     np.testing.assert_allclose(got, expected, atol=2e-5)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, atol=1e-6),
+        jax.device_get(merged),
+        jax.device_get(merge(config.lora, params)),
+    )
 
 
 BAD = [
