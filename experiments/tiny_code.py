@@ -54,7 +54,7 @@ def _wanted(name: str) -> bool:
 
 def code(units: Iterator[Unit], source: str) -> Iterator[Example]:
     for unit in units:
-        if MIN_CHARS <= len(unit.text) and unit.text.isascii():
+        if len(unit.text) >= MIN_CHARS and unit.text.isascii():
             yield plain(unit.text, source, unit.name)
 
 

@@ -93,7 +93,7 @@ def sample(documents: Iterable[Example], max_chars: int) -> Iterator[Example]:
 def decontaminate(
     documents: Sequence[Example], forbidden: Sequence[Example]
 ) -> tuple[list[Example], list[Example]]:
-    """Documents without a held-out prompt, and of these the ones without a held-out text.
+    """Documents without a held-out prompt; of these, those without a held-out text.
 
     First, questions whose prompt is that of a held-out example go, whatever its length.
     Then every document goes that holds a held-out prompt or reply of `NGRAM` words or
@@ -115,7 +115,7 @@ def _distinct(documents: Iterable[Example], seen: set[str]) -> Iterator[Example]
 
 
 def _is_held_out(document: Example) -> bool:
-    """By the unit: a gloss is not trained as a question if it is held out as an entry."""
+    """By the unit: a gloss held out as an entry is not trained as a question."""
     digest = _digest(document.metadata["unit"])
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 

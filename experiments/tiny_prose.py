@@ -1,4 +1,4 @@
-"""English prose: a dictionary, an almanac, a bible translation, a language reference."""
+"""Prose: a dictionary, an almanac, a bible translation, a language reference."""
 
 import ast
 import json
@@ -55,7 +55,9 @@ def wordnet(path: Path) -> Iterator[Example]:
     for synset in synsets(path):
         head = f"{', '.join(synset.words)} ({synset.part_of_speech})"
         sentences = [synset.definition, *synset.examples]
-        text = " ".join(s if s.endswith((".", "!", "?")) else f"{s}." for s in sentences)
+        text = " ".join(
+            s if s.endswith((".", "!", "?")) else f"{s}." for s in sentences
+        )
         yield plain(f"{head}: {text}", "wordnet", synset.unit)
 
 

@@ -43,7 +43,7 @@ def signature_questions(units: Iterable[Unit]) -> Iterator[Example]:
     """
     for unit in units:
         summary = " ".join(unit.docstring.partition("\n\n")[0].split())
-        fits = 15 <= len(summary) and len(summary) + len(unit.head) <= MAX_CHARS
+        fits = len(summary) >= 15 and len(summary) + len(unit.head) <= MAX_CHARS
         if unit.head and fits and f"{unit.head}{summary}".isascii():
             name = unit.head.removeprefix("def ").partition("(")[0]
             prompt, reply = Random(unit.name).choice(

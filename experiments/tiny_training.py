@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from dcft_jax import sharding
 from dcft_jax.models import ModelConfig, Params, apply, init, token_nll
