@@ -1,5 +1,6 @@
 """The whole of dcft-tiny at toy scale, and what its corpus must not hold."""
 
+import itertools
 import json
 import re
 import shutil
@@ -24,7 +25,8 @@ from experiments.tiny_questions import dictionary_questions, signature_questions
 from experiments.tiny_sources import LIBRARIES, Source
 from experiments.tiny_training import batch_at, row_nll
 
-STEPS = 24
+STEPS = 20
+score = jax.jit(row_nll, static_argnums=(0, 1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tiny")
 
     def run(name: str, *options: str) -> None:
-        workdir, out = (
-            ["--workdir", str(root / name)],
-            ["--out", str(root / f"{name}_out")],
-        )
-        pretrain_tiny.main(["--smoke", "--steps", str(STEPS), *workdir, *out, *options])
+        places = ["--workdir", str(root / name), "--out", str(root / f"{name}_out")]
+        pretrain_tiny.main(["--smoke", "--steps", str(STEPS), *places, *options])
 
     run("whole")
     shutil.copytree(root / "whole" / "corpus", root / "broken" / "corpus")
@@ -74,7 +73,7 @@ def test_folder_loads(folders: dict[str, Path]):
     corpus = tiny_rows.read_corpus(folders["whole"] / "corpus")
     rows_NL = np.asarray(corpus.held_out["number_questions"], np.int32)
     tokenizer = corpus.tokenizer
-    total, _ = row_nll(
+    total, _ = score(
         loaded.config, tokenizer.bos_id, tokenizer.pad_id, loaded.params, rows_NL
     )
     (report,) = [r for r in corpus.reports if r.name == "number_questions"]
@@ -93,12 +92,7 @@ def test_card_names_every_source(folders: dict[str, Path]):
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "def f(n):\n    return n + 5\n",
-        " tabs\tand   spaces ",
-        "naïve ▁ 日本 \u00a0",
-        "",
-    ],
+    ["def f(n):\n    return n + 5\n", " tabs\tand   spaces ", "naïve ▁ 日本\u00a0", ""],
 )
 def test_tokenizer_round_trip(folders: dict[str, Path], text: str):
     tokenizer = load_pretrained(folders["whole_out"]).tokenizer
@@ -123,9 +117,8 @@ def test_planted_leaks_are_removed(exam: list[Example]):
     """Of the quickstart's own test split, in every form that a document has."""
     sizes = {len(e.prompt[-1][1].split()) for e in exam}
     assert min(sizes) < 4 < max(sizes)  # short ones are found only as prompts
-    leaks = [
-        question(e.prompt[0][1], "x", "s", "u") for e in exam if len(e.prompt) == 1
-    ]
+    single = [e for e in exam if len(e.prompt) == 1]
+    leaks = [question(e.prompt[0][1], "x", "s", "u") for e in single]
     long = [e for e in exam if len(e.prompt[0][1].split()) >= 6]
     inside = [plain(f"Before. {e.prompt[0][1]} And after.", "s", "u") for e in long]
     replies = [e for e in exam if len(re.findall(r"\w+", e.reply)) >= 6]
@@ -181,9 +174,25 @@ def test_synset_of_wordnet():
     assert asked.source == "dictionary_questions"
 
 
+_MODULE = '''\
+"""About it."""
+import os
+
+@cache
+def f(a, *, b=2):
+    """Adds two numbers up.
+
+    At length.
+    """
+    return a + b
+
+class C:
+    x = 1
+'''
+
+
 def test_units_of_a_module():
-    source = '"""About it."""\nimport os\n\n@cache\ndef f(a, *, b=2):\n    """Adds a and b.\n\n    At length.\n    """\n    return a + b\n\nclass C:\n    x = 1\n'
-    units = list(module_units("m.py", source))
+    units = list(module_units("m.py", _MODULE))
     assert [unit.name for unit in units] == ["m.py docstring", "m.py f", "m.py C"]
     assert units[1].text.startswith("@cache\ndef f(a, *, b=2):")
     assert units[1].text.endswith("return a + b")
@@ -232,24 +241,14 @@ def test_number_facts(fact):
 
 
 def spelled(number: int) -> str:
-    """As inflect does, which is not installed: groups of three digits."""
+    """In another way: by groups of three digits, from a table of all below 100."""
     ones = "zero one two three four five six seven eight nine ten eleven twelve"
     ones += " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-    tens = [
-        "twenty",
-        "thirty",
-        "forty",
-        "fifty",
-        "sixty",
-        "seventy",
-        "eighty",
-        "ninety",
-    ]
+    tens = "twenty thirty forty fifty sixty seventy eighty ninety"
     below = dict(enumerate(ones.split()))
-    below |= {20 + 10 * i: ten for i, ten in enumerate(tens)}
-    below |= {
-        a + b: f"{below[a]}-{below[b]}" for a in range(20, 99, 10) for b in range(1, 10)
-    }
+    below |= {20 + 10 * i: ten for i, ten in enumerate(tens.split())}
+    for ten, one in itertools.product(range(20, 99, 10), range(1, 10)):
+        below[ten + one] = f"{below[ten]}-{below[one]}"
 
     def group(n: int) -> list[str]:
         hundreds = [f"{below[n // 100]} hundred"] if n >= 100 else []
@@ -282,11 +281,11 @@ def test_documents_do_not_see_each_other():
     bos, pad = 1, 0
     documents = [[bos, 7, 8, 9, 2], [bos, 20, 8, 11, 12, 2]]
     row_BL = tiny_rows.to_rows(documents, 13, pad)
-    total, count = row_nll(model, bos, pad, params, jnp.asarray(row_BL, jnp.int32))
-    alone = 0.0
+    total, count = score(model, bos, pad, params, jnp.asarray(row_BL, jnp.int32))
+    logits_of, alone = jax.jit(apply, static_argnums=0), 0.0
     for document in documents:
         ids_BL = jnp.asarray([document])
-        logits_BLV = apply(model, params, ids_BL[:, :-1])
+        logits_BLV = logits_of(model, params, ids_BL[:, :-1])
         alone += float(token_nll(logits_BLV, ids_BL[:, 1:]).sum())
     assert int(count) == 4 + 5
     assert float(total) == pytest.approx(alone, rel=1e-5)
