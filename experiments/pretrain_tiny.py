@@ -84,12 +84,10 @@ def load_corpus(config: ConfigDict, folder: Path, smoke: bool) -> Corpus:
     if not tiny_rows.has_corpus(folder):
         # Also in a smoke test: the real splits, not smaller ones.
         exam = quickstart.get_config()
-        chosen = sources(cache_folder(exam))
+        chosen = sources(cache_folder(exam), config.tiny.corpus_scale)
         chosen = [s for s in chosen if not smoke or s.name in _LOCAL]
         print("reading what the quickstart holds out, then the sources", flush=True)
-        portions = build_corpus(
-            chosen, held_out_examples(exam), config.tiny.corpus_scale
-        )
+        portions = build_corpus(chosen, held_out_examples(exam))
         print("training the tokenizer", flush=True)
         tokenizer = tiny_rows.train_corpus_tokenizer(
             portions,

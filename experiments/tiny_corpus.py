@@ -52,22 +52,19 @@ def held_out_examples(config: ConfigDict) -> list[Example]:
 
 
 def build_corpus(
-    sources: Iterable[Source], forbidden: Sequence[Example], scale: float = 1.0
+    sources: Iterable[Source], forbidden: Sequence[Example]
 ) -> list[Portion]:
     """Reads all sources; see `Portion` for what is taken out.
 
     Args:
         forbidden: what the corpus must not teach; see `held_out_examples`.
-        scale: of `max_chars`.
     """
     seen: set[str] = set()
-    return [_portion(source, forbidden, seen, scale) for source in sources]
+    return [_portion(source, forbidden, seen) for source in sources]
 
 
-def _portion(
-    source: Source, forbidden: Sequence[Example], seen: set[str], scale: float
-) -> Portion:
-    chosen = list(sample(source.read(), round(scale * source.max_chars)))
+def _portion(source: Source, forbidden: Sequence[Example], seen: set[str]) -> Portion:
+    chosen = list(sample(source.read(), source.max_chars))
     distinct = list(_distinct(chosen, seen))
     answered, clean = decontaminate(distinct, forbidden)
     return Portion(

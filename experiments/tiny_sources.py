@@ -108,10 +108,20 @@ class Source(NamedTuple):
     max_chars: int
 
 
-def sources(cache_dir: Path) -> list[Source]:
-    """All of them; archives are downloaded when they are read."""
+def sources(cache_dir: Path, scale: float = 1.0) -> list[Source]:
+    """All of them; archives are downloaded when they are read.
+
+    Args:
+        scale: of the sizes.
+    """
+    found = _sources(cache_dir, scale)
+    return [s._replace(max_chars=round(scale * s.max_chars)) for s in found]
+
+
+def _sources(cache_dir: Path, scale: float) -> list[Source]:
     python = f"Python {platform.python_version()}"
     here = "made by experiments/tiny_numbers.py"
+    lines, questions = round(8_000 * scale), round(50_000 * scale)
     return [
         Source(
             *("wordnet", "WordNet 3.1 licence", WORDNET.origin),
@@ -137,11 +147,11 @@ def sources(cache_dir: Path) -> list[Source]:
         *(_library(library, cache_dir) for library in LIBRARIES),
         Source(
             *("number_lines", "Apache-2.0", here),
-            *(lambda: tiny_numbers.number_lines(8_000), 4_000_000),
+            *(lambda: tiny_numbers.number_lines(lines), 4_000_000),
         ),
         Source(
             *("number_questions", "Apache-2.0", here),
-            *(lambda: tiny_numbers.number_questions(50_000), 4_000_000),
+            *(lambda: tiny_numbers.number_questions(questions), 4_000_000),
         ),
         Source(
             *("dictionary_questions", "WordNet 3.1 licence", WORDNET.origin),

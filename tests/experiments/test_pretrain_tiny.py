@@ -1,9 +1,11 @@
 """The whole of dcft-tiny at toy scale, and what its corpus must not hold."""
 
+import hashlib
 import itertools
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from random import Random
 
@@ -20,6 +22,7 @@ from experiments import pretrain_tiny, tiny_numbers, tiny_rows
 from experiments.tiny_code import module_units
 from experiments.tiny_corpus import build_corpus, decontaminate, held_out_examples
 from experiments.tiny_documents import plain, question, text_of
+from experiments.tiny_packages import Archive, fetch, members
 from experiments.tiny_prose import _synset
 from experiments.tiny_questions import dictionary_questions, signature_questions
 from experiments.tiny_sources import LIBRARIES, Source
@@ -289,3 +292,31 @@ def test_documents_do_not_see_each_other():
         alone += float(token_nll(logits_BLV, ids_BL[:, 1:]).sum())
     assert int(count) == 4 + 5
     assert float(total) == pytest.approx(alone, rel=1e-5)
+
+
+def test_hours_become_steps_once(folders: dict[str, Path], tmp_path: Path, monkeypatch):
+    """The first start measures; a later one keeps to it on a faster machine."""
+    corpus = tiny_rows.read_corpus(folders["whole"] / "corpus")
+    config = pretrain_tiny.settings(smoke=True)
+    for speed in (2000.0, 9000.0):
+        monkeypatch.setattr(
+            pretrain_tiny.tiny_training, "tokens_per_second", lambda *_, s=speed: s
+        )
+        steps = pretrain_tiny.planned_steps(config, corpus, tmp_path, 0.5, 0)
+        assert steps == int(0.95 * 0.5 * 3600 * 2000 / (16 * 64))
+
+
+def test_archives_are_compared_with_their_hash(tmp_path: Path):
+    path = tmp_path / "archives" / "x.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("b.py", "second")
+        archive.writestr("a.py", "first")
+        archive.writestr("c.py", b"\xff")  # is not UTF-8
+        archive.writestr("d.txt", "no")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = Archive("pip", "x", "1", "x.whl", digest)
+    found = list(members(fetch(known, tmp_path), ".py"))
+    assert found == [("a.py", "first"), ("b.py", "second")]
+    with pytest.raises(ValueError, match="SHA-256"):
+        fetch(known._replace(sha256="0" * 64), tmp_path)
