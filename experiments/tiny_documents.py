@@ -4,8 +4,9 @@ A document is an `Example`: plain text has no prompt. Its metadata name the `uni
 it was made from, so that what is held out of one source is not trained in another.
 """
 
-from dcft_jax.data import Example, Tokenizer
+from dcft_jax.data import Example
 from dcft_jax.data.role_symbols import as_written
+from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
 def plain(text: str, source: str, unit: str) -> Example:
@@ -29,7 +30,9 @@ def num_bytes(document: Example) -> int:
     return sum(len(text.encode()) for _, text in document.messages)
 
 
-def encode(documents: list[Example], tokenizer: Tokenizer) -> list[list[int]]:
+def encode(
+    documents: list[Example], tokenizer: SentencePieceTokenizer
+) -> list[list[int]]:
     """Questions in the chat layout; of plain text, `<bos>`, the text, `<end>`."""
     chat = tokenizer.chat
     questions = [d for d in documents if not is_plain(d)]

@@ -86,8 +86,7 @@ def _entries(content: Any, name: str = "") -> Iterator[str]:
 def bible(path: Path) -> Iterator[Example]:
     """The World English Bible as running text, in pieces of whole sentences."""
     (_, source), *_ = members(path, "plain_text_readers_bible.py")
-    strings = (n.value for n in ast.walk(ast.parse(source)) if _is_text(n))
-    text = max(strings, key=len)
+    text = max(_strings(ast.parse(source)), key=len)
     sentences = re.split(r"(?<=[.!?\"]) ", text.replace("`", "'"))
     piece: list[str] = []
     for number, sentence in enumerate(sentences):
@@ -97,8 +96,10 @@ def bible(path: Path) -> Iterator[Example]:
             piece = []
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _strings(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def python_reference() -> Iterator[Example]:

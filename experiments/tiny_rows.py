@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dcft_jax.data import Example, Tokenizer, load_tokenizer, train_tokenizer
+from dcft_jax.data import Example, load_tokenizer, train_tokenizer
 from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.role_symbols import as_written
+from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from experiments.tiny_corpus import Portion
 from experiments.tiny_documents import encode, num_bytes
 
@@ -36,7 +37,7 @@ class SourceReport:
 class Corpus:
     """Rows of L + 1 tokens that overlap by one: each predicts its last L tokens."""
 
-    tokenizer: Tokenizer
+    tokenizer: SentencePieceTokenizer
     train_NL: np.ndarray
     held_out: dict[str, np.ndarray]  # source -> rows
     reports: list[SourceReport]
@@ -44,7 +45,7 @@ class Corpus:
 
 def train_corpus_tokenizer(
     portions: Sequence[Portion], vocab_size: int, max_chars: int, path: Path
-) -> Tokenizer:
+) -> SentencePieceTokenizer:
     """SentencePiece on a fair sample of the train documents."""
     total = sum(portion.train_bytes for portion in portions)
     keep = min(1.0, max_chars / total)
@@ -61,7 +62,7 @@ def train_corpus_tokenizer(
 
 def write_corpus(
     portions: Sequence[Portion],
-    tokenizer: Tokenizer,
+    tokenizer: SentencePieceTokenizer,
     folder: Path,
     *,
     length: int,
@@ -104,7 +105,7 @@ def write_corpus(
 
 
 def _first(
-    documents: list[Example], tokenizer: Tokenizer, num_tokens: int
+    documents: list[Example], tokenizer: SentencePieceTokenizer, num_tokens: int
 ) -> list[tuple[Example, list[int]]]:
     """Documents with their tokens, until there are so many tokens."""
     chosen, total = [], 0
