@@ -52,6 +52,15 @@ def ability(
     return fields
 
 
+def from_jsonl(*names: str) -> ConfigDict:
+    """Abilities of your own: each from data/<name>.jsonl."""
+    abilities = ConfigDict(sort_keys=False)
+    for name in names:
+        rows = dict(kind="jsonl", path=f"data/{name}.jsonl")
+        abilities[name] = ability({"rows": rows}, mix_val=512, test=1024)
+    return abilities
+
+
 def get_config() -> ConfigDict:
     config = ConfigDict()
 

@@ -14,12 +14,7 @@ from configs import base
 
 def get_config() -> ConfigDict:
     config = base.get_config()
-    for name in ("maths", "code", "general"):
-        config.abilities[name] = base.ability(
-            {"rows": dict(kind="jsonl", path=f"data/{name}.jsonl")},
-            mix_val=512,
-            test=1024,
-        )
+    config.abilities.update(base.from_jsonl("maths", "code", "general"))
     config.pretrained.path = "hf:meta-llama/Llama-3.1-8B-Instruct"
     config.lora.update(rank=16, alpha=32.0)
     config.run.update(num_steps=2000, eval_every=100, save_every=200, log_every=10)

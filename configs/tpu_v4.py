@@ -14,12 +14,7 @@ from configs import base
 
 def get_config() -> ConfigDict:
     config = base.get_config()
-    for name in ("maths", "code", "general"):
-        config.abilities[name] = base.ability(
-            {"rows": dict(kind="jsonl", path=f"data/{name}.jsonl")},
-            mix_val=512,
-            test=1024,
-        )
+    config.abilities.update(base.from_jsonl("maths", "code", "general"))
     config.run.update(num_steps=10_000, eval_every=250, save_every=500, log_every=10)
     # 8 slots x 16 rows x 2048 tokens = 262k tokens a step.
     config.data.update(seq_len=2048, num_slots=8, rows_per_slot=16)

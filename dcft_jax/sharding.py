@@ -57,6 +57,10 @@ def set_cpu_devices(number: int) -> None:
     """
     if number:
         jax.config.update("jax_num_cpu_devices", number)
+    if number > 1:
+        # Devices share the threads of the CPU. With several programs in flight, one
+        # whose devices wait for each other can keep those from ever running.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def mesh_shape(mesh_config: Mapping[str, Any], num_devices: int) -> tuple[int, ...]:

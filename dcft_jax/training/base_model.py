@@ -33,6 +33,11 @@ def open_base(config: ConfigDict) -> Opened | None:
     return open_pretrained(path, config.data.cache_dir) if path else None
 
 
+def hash_of(base: Opened | None) -> str:
+    """Of its weights; "" for none."""
+    return base.content_hash if base else ""
+
+
 def base_tokenizer(config: ConfigDict, base: Opened | None) -> Tokenizer | None:
     """The tokenizer of the base; None where the config names another."""
     if base is None or config.tokenizer.path:

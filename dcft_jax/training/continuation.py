@@ -15,7 +15,7 @@ from dcft_jax.mixture.elastic import carry_over
 from dcft_jax.sharding import match_sharding
 from dcft_jax.training.composition import weights_and_shares
 from dcft_jax.training.run import Run, abstract_state, jit_init
-from dcft_jax.training.saved import PARTIAL, check_origin
+from dcft_jax.training.saved import check_origin, load_parts
 from dcft_jax.training.state import MixtureState, TrainState
 
 
@@ -80,8 +80,7 @@ def _load(saved: ocp.training.Checkpointer, run: Run, field: str) -> dict[str, A
         "mixture": jax.tree.map(as_saved, stored["mixture"]),
     }
     try:
-        with ocp.Context(pytree_options=PARTIAL):
-            return saved.load_checkpointables(saved.latest, {"state": target})["state"]
+        return load_parts(saved, saved.latest, target)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{field}: model or optimizer are others: {error}") from error
 

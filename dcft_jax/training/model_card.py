@@ -118,6 +118,12 @@ def _introduction(history: History, trained: Trained, exported: Exported) -> str
             "Training started from a quantised copy of the base; with the weights "
             "under its name, adapters give slightly other predictions than in training."
         )
+    quantize = history.config["pretrained"]["quantize"]
+    if exported.adapters and quantize != "none":
+        lines.append(
+            f"The frozen weights were {quantize} in training; on others, adapters give "
+            "slightly other predictions."
+        )
     if exported.origin is None or not exported.origin.license:
         lines.append(
             "**Licence:** not stated; whoever publishes these files has to decide, "

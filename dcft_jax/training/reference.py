@@ -13,9 +13,9 @@ from dcft_jax import config as config_lib
 from dcft_jax.data import LossScorer, Tokenizer, pack_examples
 from dcft_jax.evaluation.losses import make_eval_step, score_split
 from dcft_jax.models import ModelConfig, Opened, abstract_params, combine, split
-from dcft_jax.training.base_model import load_base, make_model
+from dcft_jax.training.base_model import hash_of, load_base, make_model
 from dcft_jax.training.eval_rows import place_rows
-from dcft_jax.training.saved import PARTIAL, check_origin
+from dcft_jax.training.saved import check_origin, load_parts
 
 
 def load_reference(
@@ -33,19 +33,16 @@ def load_reference(
     """
     folder = Path(config.mixture.reference_run)
     field = f"config.mixture.reference_run = {str(folder)!r}"
-    target = {"state": {"params": wanted}}
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
         check_origin(saved, tokenizer_hash, base_hash, field)
         try:
-            with ocp.Context(pytree_options=PARTIAL):
-                loaded = saved.load_checkpointables(saved.latest, target)
+            return load_parts(saved, saved.latest, {"params": wanted})["params"]
         except (ValueError, KeyError) as error:
             shapes = jax.tree.map(lambda leaf: leaf.shape, wanted)
             raise ValueError(
                 f"{field}: its parameters are not those of this model, {shapes}: "
                 f"{error}"
             ) from error
-    return loaded["state"]["params"]
 
 
 def reference_scorer(
@@ -75,8 +72,7 @@ def reference_scorer(
 
     run = config.mixture.reference_run
     summary = (Path(run) / "summary.json").read_bytes() if run else b""
-    base_hash = base.content_hash if base else ""
-    identity = config_lib.content_hash((summary, base_hash, config.data.seq_len))
+    identity = config_lib.content_hash((summary, hash_of(base), config.data.seq_len))
     return LossScorer(identity, loss)
 
 
@@ -91,8 +87,7 @@ def _reference(
     if base is not None and not config.mixture.reference_run:
         return dataclasses.replace(model, lora=None), load_base(base, model, mesh)
     wanted = split(abstract_params(model, mesh))[0]
-    base_hash = base.content_hash if base else ""
-    trained = load_reference(config, tokenizer.content_hash, base_hash, wanted)
+    trained = load_reference(config, tokenizer.content_hash, hash_of(base), wanted)
     if base is None or model.lora is None:
         return model, trained
     quantize = config.pretrained.quantize

@@ -18,6 +18,7 @@ from dcft_jax.models import Opened, check_mesh, combine
 from dcft_jax.sharding import concretize, make_mesh
 from dcft_jax.training.base_model import (
     base_tokenizer,
+    hash_of,
     load_base,
     make_model,
     open_base,
@@ -64,7 +65,7 @@ class Run:
 
     @property
     def base_hash(self) -> str:
-        return self.base.content_hash if self.base else ""
+        return hash_of(self.base)
 
     def full(self, params: Any) -> Any:
         """All parameters of the decoder, given the trained ones."""

@@ -1,19 +1,33 @@
 """Reading what another run saved."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from orbax.checkpoint import v1 as ocp
 
-# Restores the parts that are asked for, and leaves the others.
-PARTIAL = ocp.options.PyTreeOptions(
-    loading=ocp.options.PyTreeOptions.Loading(partial_load=True)
-)
+
+def load_parts(
+    saved: ocp.training.Checkpointer, step: Any, target: Mapping[str, Any]
+) -> Any:
+    """The parts of a saved state that are in `target`, and no others.
+
+    Args:
+      step: or a checkpoint, as `saved.latest`.
+      target: of the state, abstract, with shardings.
+
+    Raises:
+      ValueError, KeyError: what is saved has other parts or shapes.
+    """
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        return saved.load_checkpointables(step, {"state": dict(target)})["state"]
 
 
 def check_origin(
     saved: ocp.training.Checkpointer, tokenizer_hash: str, base_hash: str, field: str
 ) -> None:
-    """Raises ValueError unless the saved run has these tokens, and started from this
-    model (""; from none).
-    """
+    """Raises ValueError unless the saved run has this tokenizer and base ("": none)."""
     if saved.latest is None:
         raise ValueError(f"{field}: there is no checkpoint in it")
     metadata = saved.metadata(saved.latest).custom_metadata
@@ -21,8 +35,8 @@ def check_origin(
     base = metadata.get("base_hash", "")
     if base != base_hash:
         raise ValueError(
-            f"{field}: it started from another model (hash {base or 'of none'}, here "
-            f"{base_hash or 'of none'}); set config.pretrained.path to that of its "
+            f"{field}: it started from another model (hash {base or '-'}, here "
+            f"{base_hash or '-'}); set config.pretrained.path to that of its "
             "config.json, or restore the files there"
         )
     theirs = metadata.get("tokenizer_hash")

@@ -21,8 +21,8 @@ from dcft_jax.models import (
     split,
 )
 from dcft_jax.sharding import make_mesh
-from dcft_jax.training.base_model import load_base, make_model, open_base
-from dcft_jax.training.saved import PARTIAL, check_origin
+from dcft_jax.training.base_model import hash_of, load_base, make_model, open_base
+from dcft_jax.training.saved import check_origin, load_parts
 from dcft_jax.training.workdir import kept_tokenizer
 
 
@@ -66,15 +66,11 @@ def load_trained(
     mesh = _mesh(config["mesh"]["model"], devices)
     check_mesh(model, mesh)
     with ocp.training.Checkpointer(str(folder.absolute() / "checkpoints")) as saved:
-        base_hash = base.content_hash if base else ""
-        check_origin(saved, tokenizer.content_hash, base_hash, field)
+        check_origin(saved, tokenizer.content_hash, hash_of(base), field)
         kept: dict[int, Any] = {one.step: one.metrics for one in saved.checkpoints}
         step = find_step(kept, checkpoint, list(config["abilities"]))
         wanted, _ = split(abstract_params(model, mesh))
-        with ocp.Context(pytree_options=PARTIAL):
-            target = {"state": {"params": wanted}}
-            loaded = saved.load_checkpointables(step, target)
-    params = loaded["state"]["params"]
+        params = load_parts(saved, step, {"params": wanted})["params"]
     if base is not None and model.lora is not None:
         quantize = config["pretrained"]["quantize"]
         params = combine(load_base(base, model, mesh, quantize), params)

@@ -58,38 +58,45 @@ def check_data(workdir: Path, content_hash: str, sizes: Mapping[str, Any]) -> No
     Raises:
       ValueError: a resumed stream would repeat and skip rows unnoticed.
     """
-    known = workdir / "data.json"
-    if known.exists():
-        before = json.loads(known.read_text())["content_hash"]
-        if before != content_hash:
-            raise ValueError(
-                f"--workdir {workdir}: the data of this run have changed since it "
-                f"began (content hash {before} -> {content_hash}): a source, or the "
-                "version of a package that brings one. Restore them, or name another "
-                "folder."
-            )
-    write_json(known, {"content_hash": content_hash, "abilities": sizes})
+    _check_unchanged(
+        workdir,
+        "data.json",
+        {"content_hash": content_hash, "abilities": sizes},
+        "the data of this run have changed since it began: a source, or the version of "
+        "a package that brings one",
+    )
 
 
 def check_base(workdir: Path, content_hash: str) -> None:
     """Refuses to go on with another base model than the run began with.
 
     Args:
-      content_hash: of its weights; "" for none.
+      content_hash: of its weights.
 
     Raises:
       ValueError: adapters on other weights are another model.
     """
-    known = workdir / "base.json"
+    _check_unchanged(
+        workdir,
+        "base.json",
+        {"content_hash": content_hash},
+        "the weights that config.pretrained.path names have changed since this run "
+        "began",
+    )
+
+
+def _check_unchanged(
+    workdir: Path, file: str, content: Mapping[str, Any], what: str
+) -> None:
+    known, now = workdir / file, content["content_hash"]
     if known.exists():
         before = json.loads(known.read_text())["content_hash"]
-        if before != content_hash:
+        if before != now:
             raise ValueError(
-                f"--workdir {workdir}: the weights that config.pretrained.path names "
-                f"have changed since this run began (content hash {before} -> "
-                f"{content_hash}). Restore them, or name another folder."
+                f"--workdir {workdir}: {what} (content hash {before} -> {now}). "
+                "Restore them, or name another folder."
             )
-    write_json(known, {"content_hash": content_hash})
+    write_json(known, content)
 
 
 def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:

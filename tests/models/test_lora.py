@@ -14,16 +14,14 @@ from dcft_jax.models import STACKED, LoRA, ModelConfig, apply, combine, init, me
 from dcft_jax.models import split as split_params
 from dcft_jax.models.lora import DOWN, TARGETS, UP
 from dcft_jax.sharding import make_mesh
+from tests.models.tiny_decoder import V, make
 
-TOKENS_BL = np.random.default_rng(0).integers(0, 40, (4, 12)).astype(np.int32)
+TOKENS_BL = np.random.default_rng(0).integers(0, V, (4, 12)).astype(np.int32)
 
 
-def model(**lora) -> ModelConfig:
-    config = base.get_config()
-    config.model.update(num_layers=2, width=16, hidden=24, num_heads=4, num_kv_heads=2)
-    config.model.update(head_dim=8, compute_dtype="float32", qkv_bias=True)
-    config.lora.update(rank=4, **lora)
-    return ModelConfig.from_config(config.model, 40, config.mesh.rules, config.lora)
+def model(**fields) -> ModelConfig:
+    lora = dict(rank=4, alpha=16.0, targets=TARGETS, rank_stabilised=False) | fields
+    return dataclasses.replace(make(qkv_bias=True), lora=LoRA(**lora))
 
 
 def trained_params(config: ModelConfig):

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from configs import base
-from dcft_jax.models import ModelConfig, init, score_responses
+from dcft_jax.models import init, score_responses
 from dcft_jax.sharding import make_mesh
-
-
-def model(**fields) -> ModelConfig:
-    config = base.get_config()
-    config.model.update(num_layers=2, width=16, hidden=24, num_heads=4, num_kv_heads=2)
-    config.model.update(head_dim=8, compute_dtype="float32", **fields)
-    return ModelConfig.from_config(config.model, 40, config.mesh.rules)
+from tests.models.tiny_decoder import V, make
 
 
 def rows(num_rows: int = 4, length: int = 24, seed: int = 0) -> dict[str, jax.Array]:
@@ -36,7 +29,7 @@ def rows(num_rows: int = 4, length: int = 24, seed: int = 0) -> dict[str, jax.Ar
             positions_BL[b, start:stop] = np.arange(size)
             mask_BL[b, stop - response : stop] = True
             start = stop
-    tokens_BL = rng.integers(0, 40, (num_rows, length))
+    tokens_BL = rng.integers(0, V, (num_rows, length))
     return {
         "tokens": jnp.asarray(tokens_BL, jnp.int32),
         "loss_mask": jnp.asarray(mask_BL),
@@ -66,7 +59,7 @@ def test_where_there_is_no_loss_no_logits_are_missed(
 ):
     batch = rows()
     assert int(batch["loss_mask"].sum(axis=1).max()) <= 8
-    config = model(logits_softcap=5.0, tie_embeddings=tie_embeddings)
+    config = make(logits_softcap=5.0, tie_embeddings=tie_embeddings)
     (expected, scores), gradient = value_and_gradient(config, batch)
     assert float(expected) > 0
     config = dataclasses.replace(config, logits_chunk=chunk)
@@ -84,7 +77,7 @@ def test_a_row_with_more_than_fit_is_not_scored_in_silence():
     batch = rows()
     count_B = np.asarray(batch["loss_mask"].sum(axis=1))
     most = int(count_B.max())
-    config = model()
+    config = make()
     params = init(config, jax.random.key(1))
     nll_BL, _, mask_BL = score_responses(config, params, batch, max_predicted=most - 1)
     lost_BL = np.isnan(nll_BL)
@@ -94,7 +87,7 @@ def test_a_row_with_more_than_fit_is_not_scored_in_silence():
 
 def test_fewer_logits_are_computed():
     """Of the unembedding there are P instead of L products."""
-    config, batch = model(), rows()
+    config, batch = make(), rows()
     params = init(config, jax.random.key(1))
 
     def flops(**options) -> float:
@@ -102,12 +95,12 @@ def test_fewer_logits_are_computed():
         return step.lower(params).compile().cost_analysis()["flops"]
 
     saved = flops() - flops(max_predicted=8)
-    product = 2 * 4 * (24 - 8) * 16 * 40  # 2 B (L - P) D V
+    product = 2 * 4 * (24 - 8) * 16 * V  # 2 B (L - P) D V
     assert saved > 0.9 * product
 
 
 def test_chunks_bound_the_memory():
-    config = dataclasses.replace(model(), vocab_size=4096)
+    config = dataclasses.replace(make(), vocab_size=4096)
     batch = rows(num_rows=8, length=64)
     params = jax.eval_shape(partial(init, config), jax.random.key(0))
 
@@ -125,7 +118,7 @@ def test_chunks_bound_the_memory():
 
 
 def test_on_a_mesh():
-    config, batch = model(), rows()
+    config, batch = make(), rows()
     (expected, _), gradient = value_and_gradient(config, batch)
     config = dataclasses.replace(config, logits_chunk=3)
     mesh = make_mesh(dict(ability=1, data=4, model=2), jax.devices()[:8])

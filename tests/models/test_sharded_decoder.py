@@ -9,16 +9,8 @@ from jax.sharding import PartitionSpec as P
 from configs import base
 from dcft_jax import sharding
 from dcft_jax.models import ModelConfig, apply, init, token_correct, token_nll
+from tests.models.tiny_decoder import TINY, V
 
-TINY = dict(
-    num_layers=2,
-    width=16,
-    hidden=24,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    compute_dtype="float32",
-)
 EVERYTHING = dict(
     num_layers=3,
     norm_offset=1.0,
@@ -34,7 +26,6 @@ EVERYTHING = dict(
     tie_embeddings=False,
     remat="dots",
 )
-V = 32
 
 
 def make(kv_heads="model", **fields) -> ModelConfig:

