@@ -16,11 +16,11 @@ from torchjd import aggregation, autojac
 from torchjd.autogram import Engine
 
 from benchmarks.torch_decoder import Decoder, ability_losses, to_torch
+from benchmarks.turns import Step
 from configs import base
 from dcft_jax.conflict import RESOLVERS, Resolver, resolve_gradients, slot_gramian
 from dcft_jax.models import ModelConfig, Params, init, score_responses
 
-Step = Callable[[], Any]
 PEERS = {
     "pcgrad": (aggregation.PCGrad, aggregation.PCGradWeighting),
     "upgrad": (aggregation.UPGrad, aggregation.UPGradWeighting),

@@ -20,7 +20,6 @@ import argparse
 import os
 import statistics
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,34 +28,13 @@ import numpy as np
 import torch
 
 from benchmarks import torchjd_sides
-from benchmarks.torchjd_sides import PEERS, Step
+from benchmarks.torchjd_sides import PEERS
+from benchmarks.turns import CLOCKS, Step, markdown, ratios, take_turns
 from dcft_jax.conflict import RESOLVERS
 
 RESOLVER_SIZES = (2, 4, 8, 16)
 GRAMIANS = 64
 SPREADS = (0.5, 4)  # dimensions of random gradients per ability: hard, and usual
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-def take_turns(sides: dict, arguments: argparse.Namespace) -> dict:
-    """Seconds of every side in every round; who begins changes."""
-    for step in sides.values():  # compiles, allocates, draws up threads
-        step()
-        step()
-    clock = CLOCKS[arguments.clock]
-    names, seconds = list(sides), {name: [] for name in sides}
-    for r in range(arguments.rounds):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            started = clock()
-            sides[name]()
-            seconds[name].append(clock() - started)
-    return seconds
-
-
-def ratios(numerator: list[float], denominator: list[float]) -> str:
-    """Median (lowest to highest) of the ratios, round by round."""
-    r = [a / b for a, b in zip(numerator, denominator, strict=True)]
-    return f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})"
 
 
 def step_tables(num_abilities: int, arguments: argparse.Namespace):
@@ -78,7 +56,7 @@ def step_tables(num_abilities: int, arguments: argparse.Namespace):
     ours = torchjd_sides.our_sides(config, params, tokens_KBL, names)
     sides = {(name, "ours"): step for name, step in ours.items()}
     sides |= torchjd_sides.torch_sides(config, params, tokens_KBL, names)
-    seconds = take_turns(sides, arguments)
+    seconds = take_turns(sides, arguments.rounds, arguments.clock)
     return step_rows(num_abilities, seconds), checks
 
 
@@ -141,7 +119,7 @@ def resolver_table(arguments: argparse.Namespace) -> list[list[str]]:
     table = []
     for name, num_abilities, dimensions in cases:
         sides = resolver_sides(name, num_abilities, dimensions)
-        seconds = take_turns(sides, arguments)
+        seconds = take_turns(sides, arguments.rounds, arguments.clock)
         each = [
             f"{1e6 * statistics.median(x) / GRAMIANS:.0f}" for x in seconds.values()
         ]
@@ -162,11 +140,6 @@ RESOLVER_HEADER = [
     "µs, called alone",
 ]
 RESOLVER_HEADER += ["µs, TorchJD", "TorchJD / within a step", "TorchJD / called alone"]
-
-
-def markdown(header: list[str], table: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *table]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def report(arguments: argparse.Namespace) -> str:
