@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from dcft_jax.data import Tokenizer
+from dcft_jax.data import Tokenizer, reply_text
 from dcft_jax.models import Sampling, generate, stream
 from dcft_jax.training.trained import Trained, load_trained
 
@@ -51,10 +51,10 @@ def _answer_one(
         seed=args.seed,
     ):
         # The bytes of a character that is not all there yet decode to U+FFFD.
-        text = _text(tokenizer, reply).rstrip("\ufffd")
+        text = reply_text(reply, tokenizer).rstrip("\ufffd")
         print(text[len(shown) :], end="", flush=True)
         shown = text
-    print(_text(tokenizer, reply)[len(shown) :])
+    print(reply_text(reply, tokenizer)[len(shown) :])
     _warn_if_cut(tokenizer, [reply], args.max_new_tokens)
 
 
@@ -83,13 +83,8 @@ def _answer_all(
     for i, prompt in enumerate(prompts):
         print(f"> {prompt}")
         for reply in replies[i * samples : (i + 1) * samples]:
-            print(f"{_text(tokenizer, reply)}\n")
+            print(f"{reply_text(reply, tokenizer)}\n")
     _warn_if_cut(tokenizer, replies, args.max_new_tokens)
-
-
-def _text(tokenizer: Tokenizer, reply: Sequence[int]) -> str:
-    """The reply without the space that every message is written behind."""
-    return tokenizer.decode(reply).removeprefix(" ")
 
 
 def _warn_if_cut(

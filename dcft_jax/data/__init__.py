@@ -1,7 +1,7 @@
 """Sources, splits, tokens and packed rows of every ability, and batches of them."""
 
 from dcft_jax.data.batches import eval_batches, next_batch
-from dcft_jax.data.chat import encode_example, encode_examples
+from dcft_jax.data.chat import encode_example, encode_examples, reply_text
 from dcft_jax.data.chat_format import ChatFormat
 from dcft_jax.data.example import Example, prompt_key
 from dcft_jax.data.example_losses import LossScorer, example_losses
@@ -50,6 +50,7 @@ __all__ = [
     "prepare",
     "preview",
     "prompt_key",
+    "reply_text",
     "save_rows",
     "tier_streams",
     "train_tokenizer",

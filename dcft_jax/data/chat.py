@@ -33,6 +33,12 @@ def encode_examples(examples: Sequence[Example], tokenizer: Tokenizer) -> list[E
         raise
 
 
+def reply_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What was replied, given the generated tokens with or without the stop token."""
+    # The space that every message is written behind is the format's, not the reply's.
+    return tokenizer.decode(tokens).removeprefix(" ")
+
+
 def _raise_with_source(examples: Sequence[Example], tokenizer: Tokenizer) -> None:
     """Encodes one by one, to say which source the bad conversation is from."""
     for example in examples:

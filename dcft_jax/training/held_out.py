@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dcft_jax.evaluation.losses import Scores, score_split
-from dcft_jax.training.eval_rows import EvalSet, place_rows
+from dcft_jax.evaluation.rows import EvalBatch, place_rows
 from dcft_jax.training.run import Run
+
+EvalSet = list[EvalBatch]  # one split of an ability
 
 
 def place_split(run: Run, split: str) -> list[EvalSet]:
@@ -19,14 +21,10 @@ def place_split(run: Run, split: str) -> list[EvalSet]:
         for name, rows in splits.items()
         if name != "train"
     )
+    slots = (run.config.data.num_slots, run.config.data.rows_per_slot)
+    mesh, rules = run.mesh, run.program.model.rules
     return [
-        place_rows(
-            run.data.rows[name][split],
-            run.config.data,
-            run.mesh,
-            run.program.model.rules,
-            num_segments,
-        )
+        list(place_rows(run.data.rows[name][split], slots, mesh, rules, num_segments))
         for name in run.abilities
     ]
 

@@ -12,9 +12,9 @@ from orbax.checkpoint import v1 as ocp
 from dcft_jax import config as config_lib
 from dcft_jax.data import LossScorer, Tokenizer, pack_examples
 from dcft_jax.evaluation.losses import make_eval_step, score_split
+from dcft_jax.evaluation.rows import place_rows
 from dcft_jax.models import ModelConfig, Opened, abstract_params, combine, split
 from dcft_jax.training.base_model import hash_of, load_base, make_model
-from dcft_jax.training.eval_rows import place_rows
 from dcft_jax.training.saved import check_origin, load_parts
 
 
@@ -61,8 +61,8 @@ def reference_scorer(
         )
         with jax.set_mesh(mesh):
             model, params = _reference(config, mesh, base, tokenizer)
-            num_segments = rows.scored_NM.shape[1]
-            batches = place_rows(rows, config.data, mesh, model.rules, num_segments)
+            slots = (config.data.num_slots, config.data.rows_per_slot)
+            batches = place_rows(rows, slots, mesh, model.rules)
             step = make_eval_step(model)
             scores = score_split(step, params, batches, rows.num_examples)
         # Of an example that was cut before its reply nothing is known: as the others.
