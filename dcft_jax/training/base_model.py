@@ -29,8 +29,15 @@ def open_base(config: ConfigDict) -> Opened | None:
     Raises:
       ValueError, OSError: there is no such model; see `load_pretrained`.
     """
-    path = config.pretrained.path
-    return open_pretrained(path, config.data.cache_dir) if path else None
+    # Exporting loads a run, and that loads its base with what is here.
+    from dcft_jax.training.run_as_base import is_run, run_as_base
+
+    path, cache_dir = config.pretrained.path, config.data.cache_dir
+    if not path:
+        return None
+    if is_run(path):
+        path = run_as_base(path, cache_dir)
+    return open_pretrained(path, cache_dir)
 
 
 def hash_of(base: Opened | None) -> str:

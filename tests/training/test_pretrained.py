@@ -161,6 +161,34 @@ def test_the_trained_model_is_base_and_adapters(adapted: Run):
     assert trained.tokenizer.content_hash == adapted.data.tokenizer.content_hash
 
 
+def test_a_run_starts_from_another_run(
+    adapted: Run, task_files: dict[str, Path], tmp_path: Path
+):
+    """From its merged adapters, also when it is loaded or opened once more."""
+    config = make_config(task_files, adapted.workdir, tmp_path / "cache")
+    run = open_run(config, tmp_path / "run", QUIET, ONE)
+    assert run.base is not None
+    assert run.data.tokenizer.vocab_size == adapted.data.tokenizer.vocab_size
+    train(run)
+    found, before = records(run.workdir)[0], records(adapted.workdir)[-1]
+    for name in run.abilities:
+        metric = f"test/loss/{name}"
+        np.testing.assert_allclose(found[metric], before[metric], rtol=2e-3)
+    again = load_trained(run.workdir, devices=ONE)
+    assert_same_bits(again.params, final_state(run).params)
+    assert again.base is not None and again.base.path == run.base.path
+    assert len(list((tmp_path / "cache" / "runs").iterdir())) == 1
+
+
+def test_a_run_without_checkpoint_is_no_base(
+    adapted: Run, task_files: dict[str, Path], tmp_path: Path
+):
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    config = make_config(task_files, tmp_path / "empty", tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"pretrained\.path = .*no checkpoint yet"):
+        open_run(config, tmp_path / "run", QUIET, ONE)
+
+
 def test_another_base_is_refused(adapted: Run, base_folder: Path, tmp_path: Path):
     workdir = tmp_path / "run"
     shutil.copytree(adapted.workdir, workdir)

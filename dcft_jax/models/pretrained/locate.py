@@ -40,8 +40,9 @@ def locate(name_or_path: str | Path, cache_dir: Path, weights: bool = True) -> L
         raise FileNotFoundError(f"no model {name!r}; give {FORMS}")
     if (path / "checkpoints").is_dir() and not any(path.glob("*.safetensors")):
         raise FileNotFoundError(
-            f"{name!r} is the work directory of a run: go on from it with "
-            "config.run.continue_from, or export its model and name that folder"
+            f"{name!r} is the work directory of a run: read it with "
+            "dcft_jax.training.trained.load_trained, or export its model and name that "
+            "folder; config.pretrained.path takes it as it is"
         )
     return Located(path, str(path.resolve()))
 

@@ -24,7 +24,7 @@ def test_an_unknown_name_says_what_there_is(tmp_path):
 def test_a_workdir_is_told_from_a_model(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"work directory.*continue_from"):
+    with pytest.raises(FileNotFoundError, match=r"work directory.*pretrained.path"):
         load_pretrained(tmp_path)
 
 
