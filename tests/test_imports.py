@@ -15,7 +15,7 @@ ALLOWED = {
     "mixture": set(),
     "data": set(),
     "models": {"data", "sharding"},
-    "evaluation": {"models", "sharding"},
+    "evaluation": {"data", "models", "sharding"},
     "reporting": set(),
     "config": {"conflict", "data", "mixture", "models"},
     "report": {"reporting"},
