@@ -3,11 +3,13 @@
     python -m experiments.mixture_ablation --smoke
     python -m experiments.mixture_ablation --jobs 8
     python -m experiments.mixture_ablation --out runs/mine --seeds 0 1 2 3 4
+    python -m experiments.mixture_ablation --seeds 2 --rows zero.csv one.csv
 
 Every run takes the same number of steps on rows of the same length. The rules have the
 options of configs/base.py: nothing is tuned to a setting. Without `--out` the runs are
 kept in `runs/mixture_ablation` and the results go to `experiments/results`; with it
-both go there. Started again, it goes on. A run leaves 5 MB.
+both go there. Started again, it goes on. A run leaves 5 MB. Seeds may be split over
+machines: `--rows` adds the tables of other calls to this one.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from experiments.mixture_methods import OURS, is_static, setting_jobs, smoke_job
 from experiments.mixture_report import BASELINE, MARGIN, compare_all, report
 from experiments.mixture_settings import SETTINGS, learnable
 from experiments.static_grid import best_of_grid
-from experiments.tables import Row, tidy_rows, write_csv
+from experiments.tables import Row, merge, read_csv, tidy_rows, write_csv
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "mixture_ablation"
@@ -35,18 +37,27 @@ def learnable_abilities(jobs: Sequence[Job]) -> dict[str, list[str]]:
     return {job.setting: learnable(job.config["abilities"]) for job in jobs}
 
 
-def all_rows(jobs: Sequence[Job], runs: Path) -> list[Row]:
+def all_rows(jobs: Sequence[Job], runs: Path, added: Sequence[Path]) -> list[Row]:
     """The tidy table, with the best of the grid as a method."""
-    rows = tidy_rows(jobs, runs)
+    runs_here = tidy_rows(jobs, runs)
+    elsewhere = [
+        [row for row in read_csv(path) if row.method in {job.method for job in jobs}]
+        for path in added
+    ]
+    rows = merge(runs_here, *elsewhere)
     grid = dict.fromkeys(job.method for job in jobs if is_static(job.method))
     return rows + best_of_grid(rows, learnable_abilities(jobs), [*grid])
 
 
 def write_results(
-    jobs: Sequence[Job], missing: Sequence[str], runs: Path, out: Path
+    jobs: Sequence[Job],
+    missing: Sequence[str],
+    runs: Path,
+    added: Sequence[Path],
+    out: Path,
 ) -> str:
     """The table, the figure and the report. Returns the report."""
-    rows = all_rows(jobs, runs)
+    rows = all_rows(jobs, runs, added)
     members = learnable_abilities(jobs)
     comparisons = compare_all(rows, members)
     methods = list(dict.fromkeys(m for found in comparisons.values() for m in found))
@@ -85,6 +96,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for runs and results")
     parser.add_argument("--jobs", type=int, default=len(available_cores()))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=Path, nargs="+", default=[], help="more tables")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[*SETTINGS])
     parser.add_argument("--methods", nargs="+", help="some of them, by name")
     arguments = parser.parse_args()
@@ -106,7 +118,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
     missing = [*dict.fromkeys(refused), *(f"{f.job.name}: failed" for f in failures)]
-    text = write_results(jobs, missing, runs, out)
+    text = write_results(jobs, missing, runs, arguments.rows, out)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     show_failures(failures, console)
     raise SystemExit(1 if failures else 0)

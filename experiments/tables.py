@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +150,46 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writerow(Row._fields)
         writer.writerows(rows)
     os.replace(scratch, path)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """What `write_csv` wrote.
+
+    Raises:
+      ValueError: it is another table.
+    """
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != Row._fields:
+            raise ValueError(f"{path}: its columns are not {', '.join(Row._fields)}")
+        return [_parse(row) for row in reader]
+
+
+def _parse(row: Mapping[str, str]) -> Row:
+    stderr = row["stderr"]
+    return Row(
+        setting=row["setting"],
+        method=row["method"],
+        seed=int(row["seed"]),
+        ability=row["ability"],
+        metric=row["metric"],
+        value=float(row["value"]),
+        stderr=float(stderr) if stderr else None,
+        tokens=int(row["tokens"]),
+        seconds=float(row["seconds"]),
+        extra_tokens=int(row["extra_tokens"]),
+        extra_seconds=float(row["extra_seconds"]),
+        config_hash=row["config_hash"],
+    )
+
+
+def merge(first: Sequence[Row], *others: Sequence[Row]) -> list[Row]:
+    """Rows of one table, and of the next ones what the earlier have no run of."""
+    merged = list(first)
+    for rows in others:
+        known = {(row.setting, row.method, row.seed) for row in merged}
+        merged += [r for r in rows if (r.setting, r.method, r.seed) not in known]
+    return merged
 
 
 def markdown(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from experiments.mixture_methods import GRID_PARTS, is_static, setting_jobs
 from experiments.mixture_report import BASELINE, MARGIN, compare_all, report
 from experiments.mixture_settings import NOISE, SETTINGS, learnable
 from experiments.noise_source import DIGITS, write_noise
-from experiments.tables import Row, tidy_rows
+from experiments.tables import Row, read_csv, tidy_rows, write_csv
 
 
 def jobs_of(setting: str, seed: int = 0):
@@ -212,7 +212,7 @@ def test_real_runs_end_in_one_table(tiny_config: ConfigDict, tmp_path: Path):
     paid = rows["mirror_descent", "maths", "test_loss"]
     assert paid.extra_tokens == summaries["uniform"]["tokens"]  # it came after that
     assert rows["uniform", "maths", "test_loss"].extra_tokens == 0
-    write_results([uniform, ours], [], runs, tmp_path / "out")
+    write_results([uniform, ours], [], runs, [], tmp_path / "out")
     with (tmp_path / "out" / "mixture_ablation.csv").open() as file:
         table = list(csv.DictReader(file))
     assert {row["method"] for row in table} == {
@@ -220,3 +220,15 @@ def test_real_runs_end_in_one_table(tiny_config: ConfigDict, tmp_path: Path):
     }
     text = (tmp_path / "out" / "mixture_ablation.md").read_text()
     assert "| mirror_descent | 1 |" in text
+    # The table of another machine, which had the same run and one of another seed.
+    elsewhere = [row._replace(seed=seed) for row in rows.values() for seed in (3, 4)]
+    write_csv(tmp_path / "more.csv", elsewhere)
+    more = [tmp_path / "more.csv"]
+    write_results([uniform, ours], [], runs, more, tmp_path / "both")
+    assert (
+        "| mirror_descent | 2 |"
+        in (tmp_path / "both" / "mixture_ablation.md").read_text()
+    )
+    again = read_csv(tmp_path / "both" / "mixture_ablation.csv")
+    assert {row.seed for row in again} == {3, 4}
+    assert len(again) == 2 * len(table)
