@@ -148,13 +148,13 @@ def choice_accuracy(
     """How often the most likely choice of each question is the gold one.
 
     `acc` takes the greatest log-likelihood, `acc_norm` the greatest per unit of
-    length, as lm-eval does; the first of equals wins. lm-eval's `acc_norm` divides
-    by the characters of the choice's text without the space before it, which are
-    its bytes as long as it is ASCII; UTF-8 bytes are meant here.
+    length; the first of equals wins. Lengths are those of the choices' texts without
+    the space before them: in UTF-8 bytes this is lm-eval's `acc_bytes`, in characters
+    its `acc_norm`; the two agree on ASCII.
 
     Args:
       logliks: for each of N questions, one log-likelihood in nats per choice.
-      lengths: for each of N questions, one length in bytes per choice.
+      lengths: for each of N questions, one length per choice, bytes as a rule.
       gold: for each of N questions, the index of the right choice.
 
     Raises:
