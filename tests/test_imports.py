@@ -59,6 +59,16 @@ def test_every_room_is_listed():
     assert names - {"py", "training"} <= ALLOWED.keys()
 
 
+def test_verifiers_import_nothing_else_of_the_package():
+    # They judge what a model wrote; they must be usable without any of the rest.
+    files = _files("evaluation/verifiers")
+    assert files
+    for path in files:
+        imported = _imported(path)
+        own = {n for n in imported if n.startswith("dcft_jax.evaluation.verifiers")}
+        assert imported == own, path
+
+
 def test_step_imports_only_the_science():
     assert _rooms(PACKAGE / "training" / "step.py") <= STEP
 

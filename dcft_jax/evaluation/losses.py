@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dcft_jax.evaluation.statistics import ratio_of_sums
 from dcft_jax.models import ModelConfig, score_responses
 from dcft_jax.sharding import replicate
 
@@ -97,34 +98,16 @@ def score_split(
     )
 
 
-def _ratio(sum_N: np.ndarray, count_N: np.ndarray) -> tuple[float, float]:
-    """Sum over count and its standard error, examples being the sampled units.
-
-    Linearised variance of a ratio estimator (Cochran, Sampling Techniques, 2.10):
-    tokens of one example are not independent, so they are not counted as such.
-    """
-    sum_N, count_N = sum_N.astype(np.float64), count_N.astype(np.float64)
-    total, num_examples = count_N.sum(), len(count_N)
-    if total == 0:
-        return float("nan"), float("nan")
-    mean = sum_N.sum() / total
-    if num_examples < 2:
-        return float(mean), float("nan")
-    residual_N = sum_N - mean * count_N
-    variance = num_examples / (num_examples - 1) * np.sum(residual_N**2) / total**2
-    return float(mean), float(np.sqrt(variance))
-
-
 def mean_loss(scores: Scores) -> tuple[float, float]:
     """Mean loss per response token in nats, and its standard error."""
     evaluated_N = scores.count_N > 0  # a loss that is nan all the same must be seen
-    return _ratio(scores.loss_sum_N[evaluated_N], scores.count_N[evaluated_N])
+    return ratio_of_sums(scores.loss_sum_N[evaluated_N], scores.count_N[evaluated_N])
 
 
 def exact_match(scores: Scores) -> tuple[float, float]:
     """Share of single-reference examples reproduced exactly, and standard error."""
     right_N = (scores.wrong_N == 0)[scores.scored_N]
-    return _ratio(right_N, np.ones(len(right_N)))
+    return ratio_of_sums(right_N, np.ones(len(right_N)))
 
 
 def paired_progress(before_sum_N: np.ndarray, scores: Scores) -> tuple[float, float]:
@@ -134,7 +117,7 @@ def paired_progress(before_sum_N: np.ndarray, scores: Scores) -> tuple[float, fl
     """
     both_N = np.isfinite(before_sum_N) & (scores.count_N > 0)
     decrease_N = before_sum_N[both_N] - scores.loss_sum_N[both_N]
-    return _ratio(decrease_N, scores.count_N[both_N])
+    return ratio_of_sums(decrease_N, scores.count_N[both_N])
 
 
 def subset(scores: Scores, chosen_N: np.ndarray) -> Scores:
