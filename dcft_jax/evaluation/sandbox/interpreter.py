@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ class View(NamedTuple):
 
 def command() -> list[str]:
     """The interpreter, about to run the harness."""
-    harness = resources.files(__package__).joinpath("harness.py")
+    harness = Path(__file__).with_name("harness.py")
     return [_executable(), *FLAGS, "-c", harness.read_text(encoding="utf-8")]
 
 

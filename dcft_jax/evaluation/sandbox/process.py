@@ -54,7 +54,7 @@ def run_program(
             with theirs:
                 process = subprocess.Popen(
                     sandbox.command,
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,

@@ -1,0 +1,1 @@
+"""Pure checks of replies; nothing else of the package is imported."""
