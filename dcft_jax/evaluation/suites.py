@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dcft_jax.data.fetch.store import CACHE, is_whole, read_manifest
+from dcft_jax.evaluation.emerging import FAMILIES, emerging_items
 from dcft_jax.evaluation.items import Item, load_items
 
 
@@ -18,8 +19,8 @@ def load_suite(
 
     Args:
         name: of `SUITES`.
-        directory: what `python -m dcft_jax.data.fetch` was given as `--to`; None is
-            its default.
+        directory: for "offline", what `python -m dcft_jax.data.fetch` was given as
+            `--to`; None is its default.
         limit: at most so many items of every task, drawn at random. The draw depends on
             the seed and the items alone, so all models answer the same; that of a
             larger limit contains it.
@@ -27,13 +28,15 @@ def load_suite(
 
     Raises:
         FileNotFoundError: the suite was not fetched; the message says how to.
-        ValueError: an unknown suite, a limit below 1, or a damaged file.
+        ImportError: the suite needs a package; the message says which.
+        ValueError: an unknown suite, a limit below 1, a directory for a suite that is
+            not read from one, or a damaged file.
     """
     if name not in SUITES:
         raise ValueError(f"suite {name!r}: there are {', '.join(SUITES)}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1, or None for all items")
-    suite = SUITES[name](Path(CACHE if directory is None else directory))
+    suite = SUITES[name](None if directory is None else Path(directory))
     if limit is None:
         return suite
     return {task: draw(items, limit, seed) for task, items in suite.items()}
@@ -51,11 +54,11 @@ def _rank(identity: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=16).digest()
 
 
-def offline(directory: Path) -> dict[str, list[Item]]:
+def offline(directory: Path | None) -> dict[str, list[Item]]:
     """What `python -m dcft_jax.data.fetch offline` has written into the directory."""
-    folder = directory / "offline"
+    folder = (directory or Path(CACHE)) / "offline"
     command = "python -m dcft_jax.data.fetch offline"
-    if str(directory) != CACHE:
+    if directory is not None:
         command += f" --to {directory}"
     manifest = read_manifest(folder)
     if not manifest:
@@ -71,4 +74,17 @@ def offline(directory: Path) -> dict[str, list[Item]]:
     return suite
 
 
-SUITES: dict[str, Callable[[Path], dict[str, list[Item]]]] = {"offline": offline}
+def emerging(directory: Path | None) -> dict[str, list[Item]]:
+    """The test items of every family in `dcft_jax.evaluation.emerging`."""
+    if directory is not None:
+        raise ValueError(
+            f"directory={str(directory)!r}: the suite 'emerging' is generated; "
+            "leave the directory out"
+        )
+    return {family: emerging_items(family) for family in FAMILIES}
+
+
+SUITES: dict[str, Callable[[Path | None], dict[str, list[Item]]]] = {
+    "offline": offline,
+    "emerging": emerging,
+}

@@ -7,6 +7,7 @@ that is not as the set says.
 
 import ast
 import re
+import warnings
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -95,15 +96,22 @@ def tested_function(code: str, tests: list[str]) -> str:
     """The function of `code` that the tests call; "" if they only make objects."""
     defined = [
         node.name
-        for node in ast.parse(code).body
+        for node in _parse(code).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     ]
     called = {
         node.func.id
-        for node in ast.walk(ast.parse("\n".join(tests)))
+        for node in ast.walk(_parse("\n".join(tests)))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     return next((name for name in reversed(defined) if name in called), "")
+
+
+def _parse(code: str) -> ast.Module:
+    with warnings.catch_warnings():
+        # Some of the regular expressions are no raw strings.
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
 
 
 def humaneval(doc: Document, member: str) -> Row:

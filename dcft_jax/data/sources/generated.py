@@ -10,6 +10,10 @@ SPLITS = ("train", "mix_val", "test")
 # `i` with `seed + i`, so splits with neighbouring seeds would share nearly all items.
 BLOCK = 2**24
 
+# Data seeds from here on are nobody's: their ranges are for test items that no training
+# source can draw (dcft_jax.evaluation.emerging).
+RESERVED_SEED = 2**31
+
 # Draws per wanted example before a generator counts as exhausted.
 MAX_DRAWS = 20
 
@@ -18,7 +22,19 @@ def first_index(seed: int, split: str) -> int:
     """Where the range of BLOCK indices of a split begins; ranges never overlap."""
     if seed < 0:
         raise ValueError(f"data.seed must not be negative, got {seed}")
+    if seed >= RESERVED_SEED:
+        raise ValueError(
+            f"data.seed={seed} must be below {RESERVED_SEED}: what larger ones would "
+            "draw is reserved for evaluation"
+        )
     return (seed * len(SPLITS) + SPLITS.index(split)) * BLOCK
+
+
+def reserved_index(seed: int) -> int:
+    """Where a range of BLOCK indices begins that no `first_index` reaches."""
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    return (RESERVED_SEED * len(SPLITS) + seed) * BLOCK
 
 
 def draw_unique(

@@ -5,11 +5,13 @@ import json
 from collections import Counter
 
 import pytest
+from ml_collections import ConfigDict
 
 from dcft_jax.data.fetch import __main__ as command
 from dcft_jax.data.fetch import convert
 from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.data.fetch.store import read_manifest, write_tasks
+from dcft_jax.data.sources import open_source
 from dcft_jax.data.wheel import Wheel
 from tests.data.fetch.documents import DOCUMENTS, GSM8K, ROWS, small_tasks
 from tests.wheels import pip_finds, write_wheel
@@ -230,3 +232,9 @@ def test_the_real_wheel(tmp_path, capsys):
         rows = rows_of(folder, task)
         assert len(rows) == len({row["id"] for row in rows}) == count
     assert all(row["entry_point"] for row in rows_of(folder, "mbpp"))
+
+
+def test_the_rows_are_refused_as_training_data(fetch):
+    config = ConfigDict(dict(kind="jsonl", path=str(fetch() / "gsm8k.jsonl")))
+    with pytest.raises(ValueError, match=r"gsm8k\.jsonl:1: the row has no response"):
+        open_source(config, held_out=1, seed=0, on_bad_row="fail")
