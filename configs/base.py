@@ -184,6 +184,25 @@ def get_config() -> ConfigDict:
         )
     )
 
+    # Replies that the model generates to held-out prompts, verified; not before
+    # training from random weights, which answer nothing. docs/evaluation.md.
+    config.evaluation = ConfigDict(
+        dict(
+            generate_every=0,  # mixture updates from one to the next; 0: never
+            mix_val_prompts=64,  # mix-val prompts of each ability at a time; they rotate
+            test_prompts=0,  # test prompts, before and after training; 0: none
+            max_new_tokens=64,
+            batch_size=32,
+            # For the replies of an ability; those there was no time for are not
+            # counted. 0: no limit. With one, two runs may measure different prompts.
+            seconds=0.0,
+            # Run generated code against its tests, in a sandbox; docs/sandbox.md.
+            execute_code=False,
+            sandbox="auto",  # "auto" | "bwrap" | "unshare" | "weak" | "none"
+            allow_weak_sandbox=False,
+        )
+    )
+
     # What the next batch is made of; docs/mixture.md.
     config.mixture = ConfigDict(
         dict(
@@ -200,6 +219,9 @@ def get_config() -> ConfigDict:
             # Work directory of a finished run of the same model: the reference model
             # of rules that need one ("doremi").
             reference_run="",
+            # What the signal "accuracy" sees: "exact_match" on mix-val at every update,
+            # or "generated": verified replies, at evaluation.generate_every.
+            accuracy="exact_match",
             mix_val_blocks=1,  # evaluate two of so many parts of mix-val in turn
             options=rule_options(),  # of each rule; those of the one chosen count
             # Inside every ability with more than one difficulty tier.

@@ -99,6 +99,11 @@ def get_config(only: str = "") -> ConfigDict:
     config.model.update(
         num_layers=4, width=128, hidden=384, num_heads=4, num_kv_heads=2, head_dim=32
     )
+    # Replies are also generated, functions run against their tests in a sandbox if
+    # this machine has one.
+    config.evaluation.update(
+        generate_every=6, mix_val_prompts=48, test_prompts=192, execute_code=True
+    )
     # Two of three parts of the mix-val rows at a time: evaluation takes 3 % of a run.
     config.mixture.mix_val_blocks = 3
     # Normalised queries and keys: sums are learnt in every seed, not in two of three.

@@ -17,6 +17,7 @@ from dcft_jax.data.difficulty import MAX_TIERS
 from dcft_jax.data.pretrained_tokenizer import read_template, vocabulary_file
 from dcft_jax.data.sources import SOURCES
 from dcft_jax.data.tiers import KINDS as TIER_KINDS
+from dcft_jax.evaluation.sandbox import BACKENDS
 from dcft_jax.mixture import (
     ACTUATORS,
     NOISE,
@@ -49,6 +50,7 @@ def validate(config: ConfigDict) -> None:
     _check_data(config)
     _check_model(config)
     _check_optimizer(config)
+    _check_evaluation(config)
     _check_mixture(config)
     _check_conflict(config)
     _one_of("logging.wandb_mode", config.logging.wandb_mode, ("online", "offline"))
@@ -236,12 +238,40 @@ def _check_optimizer(config: ConfigDict) -> None:
     )
 
 
+def _check_evaluation(config: ConfigDict) -> None:
+    evaluation = config.evaluation
+    for name in ("generate_every", "mix_val_prompts", "test_prompts", "seconds"):
+        value, off = evaluation[name], "" if name == "mix_val_prompts" else " (0: off)"
+        low = 1 if name == "mix_val_prompts" else 0
+        require(
+            value >= low, f"evaluation.{name}", value, f"must be at least {low}{off}"
+        )
+    _positive("evaluation", evaluation, ("max_new_tokens", "batch_size"))
+    sandboxes = ("auto", "none", *BACKENDS)
+    _one_of("evaluation.sandbox", evaluation.sandbox, sandboxes)
+    require(
+        evaluation.sandbox != "weak" or evaluation.allow_weak_sandbox,
+        "evaluation.sandbox",
+        evaluation.sandbox,
+        "limits time and memory only; consent with evaluation.allow_weak_sandbox, or "
+        "choose auto",
+    )
+    generated = config.mixture.accuracy == "generated"
+    require(
+        not generated or evaluation.generate_every > 0,
+        "evaluation.generate_every",
+        evaluation.generate_every,
+        'must be at least 1 for mixture.accuracy = "generated"',
+    )
+
+
 def _check_mixture(config: ConfigDict) -> None:
     mixture, num_abilities = config.mixture, len(config.abilities)
     for name, value, choices in (
         ("rule", mixture.rule, RULES),
         ("actuator", mixture.actuator, ACTUATORS),
         ("references", mixture.references, ("given", "fitted")),
+        ("accuracy", mixture.accuracy, ("exact_match", "generated")),
         ("tiers.rule", mixture.tiers.rule, TIER_RULES),
     ):
         _one_of(f"mixture.{name}", value, choices)

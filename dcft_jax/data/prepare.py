@@ -64,6 +64,7 @@ class Prepared:
             several tiers has no "train" here.
         tiers: ability -> train rows by tier; for an ability with one tier these are
             those of `rows`.
+        held_out: ability -> "mix_val" and "test" -> the examples of those rows.
         reports: ability -> what splitting counted and removed.
         majority_baseline: ability -> see `majority_baseline`.
         content_hash: of the tokenizer and of all rows.
@@ -72,6 +73,7 @@ class Prepared:
     tokenizer: Tokenizer
     rows: dict[str, dict[str, Rows]]
     tiers: dict[str, Tiers]
+    held_out: dict[str, dict[str, Sequence[Example]]]
     reports: dict[str, SplitReport]
     majority_baseline: dict[str, float]
     content_hash: str
@@ -139,6 +141,10 @@ def prepare(
         tokenizer=tokenizer,
         rows=rows,
         tiers=tiers,
+        held_out={
+            name: {"mix_val": data.mix_val, "test": data.test}
+            for name, data in loaded.items()
+        },
         reports=reports,
         majority_baseline={
             name: majority_baseline(data.train, data.test, rows[name]["test"])

@@ -8,7 +8,10 @@ from typing import Any
 
 from dcft_jax.data.atomic_write import atomic_write
 
-KINDS = ("answer", "exact", "choice", "program", "instructions")
+KINDS = (
+    *("answer", "exact", "verbatim", "choice", "program", "instructions"),
+    "reference",
+)
 
 Row = dict[str, Any]
 
@@ -23,16 +26,19 @@ class Item:
         prompt: plain text of the user's turn; the chat template is applied later.
         kind: how a reply is judged.
             "answer": its final answer is the same mathematical value as `gold`.
-            "exact": it is the text `gold`.
+            "exact": it is the text `gold`, whatever its case and final punctuation.
+            "verbatim": it is the text `gold`, but for white space around it.
             "choice": no reply; the most likely of `choices` is the one `gold` counts.
             "program": its code passes `tests`.
             "instructions": it follows `instructions`.
+            "reference": not at all; only the likelihood of `reference` counts.
         reference: a right reply, for bits per byte; "" if there is none.
         choices: "choice" only; at least two.
         gold: the answer or text; for "choice" the index of the right one; else None.
         tests: "program" only; code that raises unless the program is right.
         entry_point: name of the function that `tests` call, if there is one.
         setup: code that `tests` need besides the program, to run after it.
+        history: the (role, content) turns before the prompt, if any.
         instructions: (name, arguments) pairs, names as those of IFEval.
         metadata: small JSON-able extras. `code_prefix`, the published prompt of a
             HumanEval task; `text`, the task without what was added to make a prompt.
@@ -48,6 +54,7 @@ class Item:
     tests: tuple[str, ...] = ()
     entry_point: str = ""
     setup: str = ""
+    history: tuple[tuple[str, str], ...] = ()
     instructions: tuple[tuple[str, Mapping[str, Any]], ...] = field(
         default=(), hash=False
     )
@@ -60,6 +67,11 @@ class Item:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is none of {', '.join(KINDS)}")
         _CHECKS[self.kind](self)
+
+    @property
+    def messages(self) -> tuple[tuple[str, str], ...]:
+        """The conversation that is to be continued."""
+        return (*self.history, ("user", self.prompt))
 
 
 def _check_text(item: Item) -> None:
@@ -87,12 +99,19 @@ def _check_instructions(item: Item) -> None:
         raise ValueError("instructions is empty; there must be at least one")
 
 
+def _check_reference(item: Item) -> None:
+    if not item.reference:
+        raise ValueError("reference is empty; there is nothing else to score")
+
+
 _CHECKS = {
     "answer": _check_text,
     "exact": _check_text,
+    "verbatim": _check_text,
     "choice": _check_choice,
     "program": _check_program,
     "instructions": _check_instructions,
+    "reference": _check_reference,
 }
 
 _FIELDS = {f.name: f for f in fields(Item)}
@@ -110,6 +129,7 @@ def item_to_row(item: Item) -> Row:
     row = {name: getattr(item, name) for name in _FIELDS}
     for name in _TEXTS:
         row[name] = list(row[name])
+    row["history"] = [list(turn) for turn in row["history"]]
     row["instructions"] = [[name, dict(args)] for name, args in item.instructions]
     row["metadata"] = dict(item.metadata)
     return {
@@ -154,9 +174,25 @@ def _parse(name: str, value: Any) -> Any:
         return tuple(value)
     if name == "instructions":
         return _parse_instructions(value)
+    if name == "history":
+        return _parse_history(value)
     if name == "metadata" and not isinstance(value, dict):
         raise ValueError(f"metadata={value!r} must be an object")
     return value
+
+
+def _parse_history(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list) or not all(map(_is_turn, value)):
+        raise ValueError(f"history={value!r} must be [role, content] pairs")
+    return tuple((role, content) for role, content in value)
+
+
+def _is_turn(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
 
 
 def _parse_instructions(value: Any) -> tuple[tuple[str, Row], ...]:

@@ -63,7 +63,8 @@ def render_report(history: History) -> str:
         _facts(summary),
         "<h2>Before and after</h2>",
         '<p class="soft">Test split, ± one standard error. Loss in nats per response '
-        "token; exact match over the examples with a single right reply.</p>",
+        "token; exact match over the examples with a single right reply; generated: "
+        "replies that were verified, code by running its tests.</p>",
         _table(*summary_rows(summary)),
         *(_section(plot, history) for plot in PLOTS),
         "<h2>Path of the weights</h2>",
@@ -101,6 +102,7 @@ def _facts(summary: Mapping[str, Any]) -> str:
         "tokens": f"{summary['tokens']:,}",
         "wall time": duration(summary["wall_s"]),
         "evaluation": share(summary["eval_s"], summary["wall_s"]),
+        "generation in it": share(summary.get("generate_s", 0.0), summary["wall_s"]),
         "passes for the mixture": share(summary["extra_s"], summary["wall_s"]),
     }
     if "num_parameters" in summary:

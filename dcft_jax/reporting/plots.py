@@ -63,14 +63,25 @@ def draw_losses(history: History) -> Figure | None:
 
 
 def draw_exact_match(history: History) -> Figure | None:
-    match_TK = 100 * history.per_ability("mix_val/exact_match")
-    if np.isnan(match_TK).all():
+    """Exact match, and beside it verified replies if any were generated."""
+    panels = []
+    for name, title in (
+        ("exact_match", "greedy answers on mix-val: exact match"),
+        ("accuracy", "generated replies on mix-val: verified"),
+    ):
+        value_TK = 100 * history.per_ability(f"mix_val/{name}")
+        if not np.isnan(value_TK).all():
+            stderr_TK = 100 * history.per_ability(f"mix_val/{name}_stderr")
+            panels.append((title, value_TK, stderr_TK))
+    if not panels:
         return None
-    figure, (ax,) = canvas.figure(height=3.0)
-    canvas.ability_lines(ax, history, match_TK, marker="o", markersize=3.5)
-    ax.set_ylim(bottom=0)
-    canvas.label(ax, "greedy answers on mix-val", "exact match (%)")
-    canvas.legend(figure, ax)
+    figure, axes = canvas.figure(len(panels), height=3.0)
+    for ax, (title, value_TK, stderr_TK) in zip(axes, panels, strict=True):
+        canvas.ability_lines(ax, history, value_TK, marker="o", markersize=3.5)
+        _bands(ax, history, value_TK, stderr_TK)
+        ax.set_ylim(bottom=0)
+        canvas.label(ax, title, "%")
+    canvas.legend(figure, axes[0])
     return figure
 
 
@@ -142,7 +153,8 @@ PLOTS = (
         "exact-match",
         "Exact match during training",
         "Share of replies reproduced exactly by greedy decoding, over the examples "
-        "that have a single right reply.",
+        "that have a single right reply; and, where replies were generated, the share "
+        "that was verified, code by running its tests. Bands: ± one standard error.",
         "exact match on mix-val",
         draw_exact_match,
     ),

@@ -19,6 +19,7 @@ _COLUMNS = {
     "mixture/weight": "weight",
     "mix_val/loss": "mix-val loss",
     "mix_val/exact_match": "exact match",
+    "mix_val/accuracy": "generated",
 }
 
 

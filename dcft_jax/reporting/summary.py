@@ -12,12 +12,17 @@ from rich.text import Text
 from dcft_jax.reporting import jsonl
 from dcft_jax.reporting.history import History
 
+_WHEN = ("before", "after")
 # key in summary.json -> metric of a test evaluation
 _TEST_METRICS = {
     "test_loss": "test/loss",
     "test_loss_stderr": "test/loss_stderr",
     "exact_match": "test/exact_match",
     "exact_match_stderr": "test/exact_match_stderr",
+    # Of generated and verified replies.
+    "accuracy": "test/accuracy",
+    "accuracy_stderr": "test/accuracy_stderr",
+    "num_generated": "test/num_generated",
 }
 
 
@@ -59,6 +64,7 @@ def measured(history: History) -> dict[str, Any]:
         "wall_s": last(history.scalar("wall_s")) or 0.0,
         # Compilation included; extra: what the mixture rule asked for.
         "eval_s": float(np.nansum(history.scalar("run/eval_s"))),
+        "generate_s": float(np.nansum(history.scalar("run/generate_s"))),  # part of it
         "extra_s": float(np.nansum(history.scalar("run/extra_s"))),
         "extra_tokens": int(np.nansum(history.scalar("run/extra_tokens"))),
         "rule": history.config["mixture"]["rule"],
@@ -107,23 +113,33 @@ def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
 
 def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the before/after table, one row per ability."""
-    header = ["ability", "test loss before", "test loss after", "exact match before"]
-    header += ["exact match after", "majority baseline", "test - mix-val loss"]
-    header += ["final weight"]
     abilities = summary["abilities"]
+    kinds = _shown(summary)
+    header = ["ability"]
+    header += [f"{label} {when}" for _, label, _ in kinds for when in _WHEN]
+    header += ["majority baseline", "test - mix-val loss", "final weight"]
     path = summary["weights_path"]
     weights = path[-1][1] if path else [None] * len(abilities)
     rows = []
     for (ability, record), weight in zip(abilities.items(), weights, strict=True):
         tests = [
             with_error(record[f"{name}_{when}"], record[f"{name}_stderr_{when}"], unit)
-            for name, unit in (("test_loss", ""), ("exact_match", "%"))
-            for when in ("before", "after")
+            for name, _, unit in kinds
+            for when in _WHEN
         ]
         baseline = with_error(record.get("majority_baseline"), None, "%")
         gap = with_error(record.get("generalisation_gap"), None, "")
         rows.append([ability, *tests, baseline, gap, with_error(weight, None, "")])
     return header, rows
+
+
+def _shown(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, label and unit of what was measured on the test split."""
+    kinds = [("test_loss", "test loss", ""), ("exact_match", "exact match", "%")]
+    abilities = summary["abilities"].values()
+    if any(record.get("accuracy_after") is not None for record in abilities):
+        kinds.append(("accuracy", "generated", "%"))
+    return kinds
 
 
 def with_error(value: float | None, stderr: float | None, unit: str) -> str:
@@ -142,17 +158,16 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    for name in ("ability", "test loss", "exact match", "majority", "weight"):
+    kinds = _shown(summary)
+    names = ["ability", *(label for _, label, _ in kinds), "majority", "weight"]
+    for name in names:
         table.add_column(name, justify="left" if name == "ability" else "right")
     path = summary["weights_path"]
     weights = path[-1][1] if path else [None] * len(summary["abilities"])
     for (ability, record), weight in zip(
         summary["abilities"].items(), weights, strict=True
     ):
-        changes = [
-            _change(record, "test_loss", ""),
-            _change(record, "exact_match", "%"),
-        ]
+        changes = [_change(record, name, unit) for name, _, unit in kinds]
         baseline = with_error(record.get("majority_baseline"), None, "%")
         cells = [ability, *changes, baseline, with_error(weight, None, "")]
         table.add_row(*(Text(cell) for cell in cells))  # Text: "[x]" is no markup

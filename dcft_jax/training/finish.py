@@ -7,6 +7,7 @@ import jax
 from dcft_jax.reporting import (
     build_summary,
     load_history,
+    share,
     summary_table,
     write_report,
     write_summary,
@@ -31,6 +32,12 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
     write_summary(run.workdir / "summary.json", summary)
     report = write_report(run.workdir)
     run.console.print(summary_table(summary))
+    wall_s = summary["wall_s"]
+    run.console.print(
+        f"Evaluation: {share(summary['eval_s'], wall_s)}; of that generated replies: "
+        f"{share(summary['generate_s'], wall_s)}.",
+        highlight=False,
+    )
     run.console.print("Mixture weights over time", " / ".join(run.abilities))
     for step, weights_K in summary["weights_path"]:
         shown = " / ".join(f"{weight:.3f}" for weight in weights_K)

@@ -7,7 +7,7 @@ are fetched after it, so a restored run continues exactly where this one stood.
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,27 @@ from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
+from dcft_jax.training.generated import (
+    Generation,
+    is_due,
+    mix_val_accuracy,
+    open_generation,
+    test_accuracy,
+)
 from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
 from dcft_jax.training.log import StepLog, mixture_metrics
 from dcft_jax.training.measured import measure
 from dcft_jax.training.passes import Pass, make_passes, run_passes
 from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
+
+
+class HeldOut(NamedTuple):
+    """What evaluations read."""
+
+    mix_val: list[EvalSet]
+    passes: list[Pass]
+    generation: Generation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,38 +101,58 @@ def evaluate_split(
 
 
 def evaluate_and_update(
-    run: Run, state: TrainState, mix_val: list[EvalSet], passes: list[Pass], step: int
+    run: Run, held_out: HeldOut, state: TrainState, step: int
 ) -> tuple[TrainState, dict[str, float]]:
     """Measures every ability on its mix-val rows and moves the mixture."""
     composition, mixture = run.program.composition, state.mixture
+    mix_val, update = held_out.mix_val, int(mixture.num_updates)
     if step not in (0, run.num_steps):
-        update = int(mixture.num_updates)
         mix_val = rotate(mix_val, update, run.config.mixture.mix_val_blocks)
     scores, metrics = evaluate_split(run, state.params, mix_val, "mix_val")
+    accuracy_K, generated = generate_mix_val(run, held_out, state, update)
     measured = measure(
         scores,
         np.asarray(mixture.val_loss_sum_KN),
         np.asarray(mixture.best_loss_sum_KN),
         composition.tier_KN,
         composition.size_KT.shape[1],
+        accuracy_K if run.config.mixture.accuracy == "generated" else None,
     )
-    extra, costs = run_passes(passes, state, step)
+    extra, costs = run_passes(held_out.passes, state, step)
     mixture = run.program.update_mixture(mixture, measured, extra, jnp.int32(step))
     # Computed outside the step, but laid out as the step returns it.
     mixture = match_sharding(mixture, state.mixture)
-    metrics |= costs | mixture_metrics(composition, run.abilities, measured, mixture)
+    metrics |= generated | costs
+    metrics |= mixture_metrics(composition, run.abilities, measured, mixture)
     return dataclasses.replace(state, mixture=mixture), metrics
 
 
+def generate_mix_val(
+    run: Run, held_out: HeldOut, state: TrainState, update: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Accuracy of generated replies if it is due, else nan; and metrics."""
+    if not is_due(run, update, int(state.step)):
+        return np.full(len(run.abilities), np.nan), {}
+    started = time.perf_counter()
+    generation = held_out.generation
+    accuracy_K, metrics = mix_val_accuracy(run, generation, state.params, update)
+    return accuracy_K, metrics | {"run/generate_s": time.perf_counter() - started}
+
+
 def evaluate(
-    run: Run, state: TrainState, mix_val: list[EvalSet], passes: list[Pass], step: int
+    run: Run, held_out: HeldOut, state: TrainState, step: int
 ) -> tuple[TrainState, dict[str, float]]:
     """The evaluation due at a step. The test split is read at the two ends only."""
     started = time.perf_counter()
-    state, metrics = evaluate_and_update(run, state, mix_val, passes, step)
+    state, metrics = evaluate_and_update(run, held_out, state, step)
     if step in (0, run.num_steps):
         test = place_split(run, "test")
         metrics |= evaluate_split(run, state.params, test, "test")[1]
+        if can_reply(run, step):
+            generating = time.perf_counter()
+            metrics |= test_accuracy(run, held_out.generation, state.params)
+            seconds = time.perf_counter() - generating
+            metrics["run/generate_s"] = metrics.get("run/generate_s", 0.0) + seconds
     seconds = time.perf_counter() - started - metrics["run/extra_s"]
     return state, metrics | {"run/eval_s": seconds}
 
@@ -169,7 +204,7 @@ def run_steps(
 ) -> TrainState:
     """Trains from `state` to the last step; the order is the module's subject."""
     mix_val = place_split(run, "mix_val")
-    passes = make_passes(run, mix_val)
+    held_out = HeldOut(mix_val, make_passes(run, mix_val), open_generation(run))
     host = read_mixture(state)
     high_K, low_K = np.asarray(state.mixture.tokens_K2, np.float64).T
     log = StepLog(run, writer, progress, high_K * 2.0**32 + low_K)
@@ -180,7 +215,7 @@ def run_steps(
         if due and host.last_update != step:
             log.flush()
             with progress.phase("evaluating"):
-                state, metrics = evaluate(run, state, mix_val, passes, step)
+                state, metrics = evaluate(run, held_out, state, step)
             state = roll_back(run, state, checkpoints)
             host = read_mixture(state)
             log.write(step, metrics)

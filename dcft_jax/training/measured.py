@@ -43,6 +43,7 @@ def measure(
     best_sum_KN: np.ndarray,
     tier_KN: np.ndarray,
     num_tiers: int,
+    accuracy_K: np.ndarray | None = None,
 ) -> Measured:
     """Summarises an evaluation.
 
@@ -52,6 +53,7 @@ def measure(
       best_sum_KN: at the best one of their ability.
       tier_KN: which tier each example is in; -1 where an ability has fewer than N.
       num_tiers: T.
+      accuracy_K: measured otherwise; None: exact match.
     """
     sums_KN = np.full(before_sum_KN.shape, NAN, np.float32)
     rows, tiers = [], []
@@ -60,7 +62,7 @@ def measure(
         sums_KN[k, :size] = ability.loss_sum_N
         progress = paired_progress(before_sum_KN[k, :size], ability)
         gain, gain_stderr = paired_progress(best_sum_KN[k, :size], ability)
-        accuracy, _ = exact_match(ability)
+        accuracy = exact_match(ability)[0] if accuracy_K is None else accuracy_K[k]
         rows.append(
             (*mean_loss(ability), accuracy, *progress, -gain, gain_stderr),
         )

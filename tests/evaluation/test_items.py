@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcft_jax.evaluation.items import (
+    KINDS,
     Item,
     item_from_row,
     item_to_row,
@@ -22,10 +23,10 @@ TEXTS = st.lists(TEXT, min_size=2, max_size=4).map(tuple)
 
 @st.composite
 def items(draw) -> Item:
-    kind = draw(
-        st.sampled_from(["answer", "exact", "choice", "program", "instructions"])
-    )
-    own = {}
+    kind = draw(st.sampled_from(KINDS))
+    own: dict = {}
+    if draw(st.booleans()):
+        own["history"] = draw(st.lists(st.tuples(TEXT, TEXT), max_size=2).map(tuple))
     if kind == "choice":
         own["choices"] = choices = draw(TEXTS)
         own["gold"] = draw(st.integers(0, len(choices) - 1))
@@ -36,10 +37,11 @@ def items(draw) -> Item:
     elif kind == "instructions":
         pairs = st.lists(st.tuples(TEXT, ANY_JSON), min_size=1, max_size=3)
         own["instructions"] = tuple(draw(pairs))
-    else:
+    elif kind != "reference":
         own["gold"] = draw(TEXT)
+    reference = draw(st.text(min_size=int(kind == "reference"), max_size=9))
     return Item(
-        *(draw(TEXT), draw(TEXT), draw(TEXT), kind, draw(st.text(max_size=9))),
+        *(draw(TEXT), draw(TEXT), draw(TEXT), kind, reference),
         **own,
         metadata=draw(ANY_JSON),
     )
@@ -50,6 +52,13 @@ def test_the_row_of_an_item_gives_it_back(item):
     row = json.loads(json.dumps(item_to_row(item)))
     assert item_from_row(row) == item
     assert hash(item_from_row(row)) == hash(item)
+
+
+def test_the_conversation_is_history_and_prompt():
+    history = (("system", "Be brief."), ("user", "Hello"), ("assistant", "Hi"))
+    item = Item("t/0", "t", "2 + 2?", "answer", "", gold="4", history=history)
+    assert item.messages == (*history, ("user", "2 + 2?"))
+    assert item_from_row(item_to_row(item)) == item
 
 
 @given(st.lists(items(), max_size=4, unique_by=lambda item: item.id))
@@ -78,6 +87,8 @@ CHOICE = {**GOOD, "kind": "choice", "choices": ["a", "b"], "gold": 0}
         ({**CHOICE, "gold": True}, "gold=True must be an index"),
         ({**CHOICE, "gold": "a"}, "gold='a' must be an index"),
         ({**CHOICE, "choices": ["a"]}, "must be two or more"),
+        ({**GOOD, "kind": "reference"}, "reference is empty"),
+        ({**GOOD, "history": [["user"]]}, "must be .role, content. pairs"),
         ({**CHOICE, "choices": "ab"}, "choices='ab' must be a list of texts"),
         ({**GOOD, "kind": "program", "tests": []}, "tests is empty"),
         ({**GOOD, "kind": "instructions"}, "instructions is empty"),
