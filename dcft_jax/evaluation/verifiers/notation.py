@@ -48,8 +48,9 @@ _REWRITES = [
     (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°"), ' "degrees"'),
     (re.compile(r"\\?%"), ' "%"'),
+    (re.compile(r"\\[()\[\]]"), ""),  # delimiters of mathematics, as is $
     (re.compile(r"\\\$"), '"$"'),
-    (re.compile(r"(?<!\")\$"), ""),  # the delimiter of mathematics
+    (re.compile(r"(?<!\")\$"), ""),
     (re.compile("([€£])"), r'"\1"'),
     (re.compile(r"\\\{"), "⦃"),
     (re.compile(r"\\\}"), "⦄"),
