@@ -200,13 +200,13 @@ def _read_relation(text: str, nesting: int) -> Answer | None:
 
 def _read_equation(sides: list[str], nesting: int) -> Answer:
     name = text_key(sides[0]) if _NAME.fullmatch(sides[0]) else ""
-    steps = _items(sides[1:] if name else sides, nesting)
-    if len(steps) > 1 and _is_computation(steps):  # 9 + 9 = 18 says 18
-        return steps[-1]
+    first, *rest = _items(sides[1:] if name else sides, nesting)
+    if rest and _is_computation([first, *rest]):  # 9 + 9 = 18 says 18
+        return rest[-1]
     if len(sides) != 2:
         raise UnreadableError("more than one equals sign")
     left, right = sides
-    side = steps[0] if name else None
+    side = first if name else None
     try:
         negated = Operation("negate", (parse(right),))
         difference = evaluate(Operation("add", (parse(left), negated)))
@@ -224,7 +224,7 @@ def _product(letters: str) -> Values | None:
         return None
 
 
-def _is_computation(steps: tuple[Answer, ...]) -> bool:
+def _is_computation(steps: list[Answer]) -> bool:
     """Whether numbers are equal, and said to be so."""
     numbers = [s.values for s in steps if isinstance(s, Quantity) and s.values.constant]
     return len(numbers) == len(steps) and all(
