@@ -27,7 +27,8 @@ def same_answer(a: str, b: str) -> bool:
     intervals do and differ from them; `(0,1)` may be either. `x = 5` is 5. A unit may
     be left out, but not be another one; a percent sign is a unit: `50\%` = 50, which
     is not 0.5. Outside of brackets `1,000` is a thousand and `3,4` a list. A single
-    letter is a variable whose case counts; a word is compared as text without case.
+    letter is a variable whose case counts (also i and e, up to e > 0); a word is
+    compared as text without case.
 
     What cannot be read as mathematics (functions such as sin, bases, numbers beyond
     `algebra.MAX_BITS`) is the same only if written the same, up to `notation`. Nothing

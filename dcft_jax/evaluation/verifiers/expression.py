@@ -94,7 +94,9 @@ def _sum(text: str, i: int, depth: int) -> tuple[Node, int]:
         i = _skip(text, i)
         sign = _peek(text, i)
         if sign in ("+", "-"):
-            i += 1
+            i = _skip(text, i + 1)
+            if terms and _peek(text, i) == "-":  # 2 + -3
+                sign, i = ("-" if sign == "+" else "+"), i + 1
         elif terms:
             break
         term, i = _product(text, i, depth)

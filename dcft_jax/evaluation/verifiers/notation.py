@@ -48,8 +48,9 @@ _REWRITES = [
     (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°"), ' "degrees"'),
     (re.compile(r"\\?%"), ' "%"'),
+    (re.compile(r"\\[()\[\]]"), ""),  # delimiters of mathematics, as is $
+    (re.compile(r"(?<!\\)\$"), ""),
     (re.compile(r"\\\$"), '"$"'),
-    (re.compile(r"(?<!\")\$"), ""),  # the delimiter of mathematics
     (re.compile("([€£])"), r'"\1"'),
     (re.compile(r"\\\{"), "⦃"),
     (re.compile(r"\\\}"), "⦄"),
@@ -70,7 +71,7 @@ def plain(text: str) -> str:
     text = _SUPERSCRIPT.sub(_superscript, text.strip(" \t\r\n*`"))
     text = "".join(map(_vulgar_fraction, text)).translate(_SIGNS)
     text = unicodedata.normalize("NFKC", text)
-    # Row by row of a matrix, or `\\\\ ` would be read as a backslash and `\\ `.
+    # Row by row of a matrix: what ends a row begins like the space `\ `.
     rows = [_plain_row(row) for row in text.replace("\n", " ").split("\\\\")]
     return _join_thousands(r"\\".join(rows).strip(" ,;:").rstrip(" .,;:"))
 
@@ -96,7 +97,7 @@ def _plain_row(text: str) -> str:
 
 def _quoted(match: re.Match[str]) -> str:
     content = match[1].strip()
-    if len(content) == 1 and match[0].startswith(r"\math") and content not in "mgsLhlt":
+    if len(content) == 1 and match[0].startswith(r"\math") and content not in "mgshlLt":
         return content  # a symbol set in another face, unless it may be a unit
     if not any(c.isalpha() for c in content):
         return content

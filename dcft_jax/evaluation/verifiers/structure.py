@@ -6,9 +6,10 @@ is `Words`, and equal only to the same words.
 
 import dataclasses
 import re
+from itertools import pairwise
 from math import gcd
 
-from dcft_jax.evaluation.verifiers.algebra import Values, evaluate
+from dcft_jax.evaluation.verifiers.algebra import Values, evaluate, same_values
 from dcft_jax.evaluation.verifiers.expression import (
     Node,
     Number,
@@ -166,10 +167,10 @@ def _read_group(text: str, nesting: int) -> Answer | None:
     if not text or text[0] not in _OPEN or text[-1] not in _CLOSE:
         return None
     inner = text[1:-1]
-    depths = 1
+    depth = 1
     for c in inner:
-        depths += (c in _OPEN) - (c in _CLOSE)
-        if depths == 0:
+        depth += (c in _OPEN) - (c in _CLOSE)
+        if depth == 0:
             return None  # the first bracket is closed before the end
     kind = text[0] + text[-1]
     parts = _split(inner, ",;")
@@ -198,11 +199,14 @@ def _read_relation(text: str, nesting: int) -> Answer | None:
 
 
 def _read_equation(sides: list[str], nesting: int) -> Answer:
+    name = text_key(sides[0]) if _NAME.fullmatch(sides[0]) else ""
+    first, *rest = _items(sides[1:] if name else sides, nesting)
+    if rest and _is_computation([first, *rest]):  # 9 + 9 = 18 says 18
+        return rest[-1]
     if len(sides) != 2:
         raise UnreadableError("more than one equals sign")
     left, right = sides
-    name = text_key(left) if _NAME.fullmatch(left) else ""
-    side = read(right, nesting + 1) if name else None
+    side = first if name else None
     try:
         negated = Operation("negate", (parse(right),))
         difference = evaluate(Operation("add", (parse(left), negated)))
@@ -218,6 +222,14 @@ def _product(letters: str) -> Values | None:
         return evaluate(parse(letters))
     except UnreadableError:
         return None
+
+
+def _is_computation(steps: list[Answer]) -> bool:
+    """Whether numbers are equal, and said to be so."""
+    numbers = [s.values for s in steps if isinstance(s, Quantity) and s.values.constant]
+    return len(numbers) == len(steps) and all(
+        same_values(a, b) for a, b in pairwise(numbers)
+    )
 
 
 def _read_quantity(text: str, nesting: int) -> Answer:

@@ -8,7 +8,7 @@ import re
 
 _PREFIX = re.compile(r'(-?)\s*"([$€£])"\s*')
 _SUFFIX = re.compile(r'\s*"([^"]*)"\s*(?:\^\s*\{?\s*([23])\s*\}?)?$')
-_WORDS = re.compile(r"(-?[\d.,/ ]*\d)\s*((?: ?[A-Za-z][A-Za-z/]+\.?){1,4}\d?)$")
+_WORDS = re.compile(r"(-?[\d.,/ ]*\d)\s*((?: ?/?[A-Za-z][A-Za-z/]+\.?){1,4}\d?)$")
 # Words after a number that make it another number, or no answer at all.
 _NOT_UNITS = re.compile(
     r"\b(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|hal(?:f|ves)"

@@ -1,8 +1,7 @@
-"""Which final answers are the same: a table, properties, and hostile texts."""
+"""Which final answers are the same: a table, and properties."""
 # ruff: noqa: RUF001 (look-alike characters are what this is about)
 
 import random
-import time
 from fractions import Fraction
 
 import pytest
@@ -70,8 +69,11 @@ SAME = [
     (r"3\sqrt{2}\text{ ft}", r"3\sqrt2"),
     ("12 apples", "12"),
     ("60 km/h", "60"),
+    ("18/day", "18"),
+    ("3.5 hours per week", "3.5"),
     # dressing
     ("$7$", "7"),
+    (r"\( 7 \)", r"\[7\]"),
     ("**7**", "7"),
     (" 7. ", "7"),
     (r"\text{7}", "7"),
@@ -80,6 +82,9 @@ SAME = [
     ("x=7", "7"),
     ("x = 7", "x=7.0"),
     (r"x = \frac{1}{2}", "0.5"),
+    ("9+9=18", "18"),
+    ("x = 2+3 = 5", "5"),
+    ('"$5"', "5"),
     (r"\theta = \pi", "π"),
     # roots and constants
     (r"\sqrt{8}", r"2\sqrt{2}"),
@@ -212,6 +217,8 @@ DIFFERENT = [
     ("x<3", r"x \le 3"),
     ("x+y=1", "x-y=1"),
     ("x+y=1", "1"),
+    ("9+9=17", "17"),
+    ("9+9=18=17", "17"),
     (r"(0,1)\cup(2,3)", "(0,3)"),
     (r"\pm 2", "2"),
     ("(1,2)", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
@@ -350,79 +357,6 @@ def test_sets_have_no_order_and_tuples_do(items, rng):
     assert same_answer(rf"\{{{a}\}}", rf"\{{{b}\}}")
     assert same_answer(a, rf"\{{{b}\}}")
     assert same_answer(f"({a})", f"({b})") == (items == moved)
-
-
-ALPHABET = "0123456789+-*/^=!.,;:()[]{}|_<> xyein%$\"'\n\\≤∪±π∞⦃⦄²½√一"
-PIECES = [*ALPHABET, r"\frac", r"\sqrt", r"\text{", r"\{", r"\}", r"\left(", r"\boxed{"]
-
-
-@settings(deadline=None, max_examples=400)
-@given(
-    st.lists(st.sampled_from(PIECES), max_size=60).map("".join) | st.text(max_size=80),
-    st.lists(st.sampled_from(PIECES), max_size=30).map("".join),
-)
-def test_no_text_makes_it_fail_and_order_does_not_matter(a, b):
-    assert same_answer(a, b) == same_answer(b, a)
-
-
-HOSTILE = [
-    "9**9**9",
-    "9^9^9^9^9",
-    "10^(10^10)",
-    "(10^(10^10))^(1/10^10)",
-    "2^" * 200 + "2",
-    "(" * 450 + "1" + ")" * 450,
-    "{" * 900,
-    "|" * 900,
-    "-" * 900,
-    "!" * 900,
-    "9" * 900,
-    "9" * 400 + "!",
-    "1e999999",
-    "0." + "1" * 400 + r"\overline{" + "7" * 400 + "}",
-    "500!" * 1,
-    "*".join(["500!"] * 80),
-    "*".join(["(7^2900)"] * 50),
-    "+".join(f"1/{n}" for n in range(900, 990)),
-    "/".join(["7"] * 240),
-    "((((x+y)^9+1)^9+1)^9+1)^9",
-    "+".join(["x^300"] * 70),
-    "*".join(rf"\sqrt{{{n}+x}}" for n in range(2, 40)),
-    r"\sqrt[64]{" * 30 + "2" + "}" * 30,
-    "(2+sqrt(3))^8000",
-    "1.0000001^(x^9)",
-    "{" + ",".join(f"{n}x" for n in range(100)) + "}",
-    ",".join(["1"] * 500),
-    "(" + "(1,2)," * 120 + "0)",
-    "[" * 30 + "1,2" + "]" * 30,
-    "±" * 300 + "1",
-    "1±" * 40 + "1",
-    "=" * 900,
-    "x=" * 300 + "1",
-    r"\frac" * 190,
-    r"\text{" * 160,
-    '"' * 900,
-    "1" + " apples" * 140,
-    "1 " * 480,
-    "1," * 480,
-    " " * 950,
-    "\\" * 950,
-    r"\begin{pmatrix}" * 60,
-    r"\begin{pmatrix}" + "1&" * 400 + r"\end{pmatrix}",
-    "\ufdfa" * 900,  # one character that becomes eighteen
-    "x" * 900,
-    "a_" * 450,
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:16].strip())
-def test_hostile_texts_cost_little(text):
-    # The bound is two orders of magnitude above what is measured, and many below
-    # what evaluating 9**9**9 would take.
-    start = time.process_time()
-    assert not same_answer(text, "42")
-    assert not same_answer(text + "1", "42" + text)
-    assert time.process_time() - start < 2.0
 
 
 def test_matching_of_collections_is_not_fooled_by_order():
