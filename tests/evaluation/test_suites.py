@@ -41,6 +41,17 @@ def test_a_damaged_file_is_not_read(directory):
         load_suite("offline", directory)
 
 
+def test_what_was_fetched_in_part_is_not_taken_for_all(tmp_path):
+    tasks = small_tasks(tmp_path / "wheels")
+    broken = tasks[2]._replace(rows=99)
+    with pytest.raises(ValueError, match="not 99"):
+        write_tasks(
+            [*tasks[:2], broken, *tasks[3:]], tmp_path / "offline", tmp_path / "wheels"
+        )
+    with pytest.raises(ValueError, match=r"mbpp\.jsonl is not what was fetched"):
+        load_suite("offline", tmp_path)
+
+
 def test_wrong_arguments(directory):
     with pytest.raises(ValueError, match="suite 'online': there are offline"):
         load_suite("online", directory)
