@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcft_jax.data.fetch.store import write_tasks
+from dcft_jax.data.fetch.store import remove_task, write_tasks
 from dcft_jax.evaluation.items import Item
 from dcft_jax.evaluation.suites import SUITES, draw, load_suite
 from tests.data.fetch.documents import ROWS, small_tasks
@@ -38,6 +38,16 @@ def test_a_damaged_file_is_not_read(directory):
     path = directory / "offline" / "mbpp.jsonl"
     path.write_text(path.read_text().replace("one", "two"))
     with pytest.raises(ValueError, match=r"mbpp\.jsonl is not what was fetched; `pyth"):
+        load_suite("offline", directory)
+
+
+def test_what_was_left_out_is_left_out_of_the_advice(directory):
+    remove_task("math_short", directory / "offline")
+    assert "math_short" not in load_suite("offline", directory)
+    (directory / "offline" / "mbpp.jsonl").unlink()
+    with pytest.raises(
+        ValueError, match=r"offline --to \S+ --without math_short` mends"
+    ):
         load_suite("offline", directory)
 
 
