@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.data.fetch.store import CACHE, is_whole, read_manifest
 from dcft_jax.evaluation.emerging import FAMILIES, emerging_items
 from dcft_jax.evaluation.items import Item, load_items
@@ -57,21 +58,33 @@ def _rank(identity: str, seed: int) -> bytes:
 def offline(directory: Path | None) -> dict[str, list[Item]]:
     """What `python -m dcft_jax.data.fetch offline` has written into the directory."""
     folder = (directory or Path(CACHE)) / "offline"
-    command = "python -m dcft_jax.data.fetch offline"
-    if directory is not None:
-        command += f" --to {directory}"
     manifest = read_manifest(folder)
     if not manifest:
         raise FileNotFoundError(
-            f"the suite 'offline' is not in {folder}; `{command}` fetches it"
+            f"the suite 'offline' is not in {folder}; `{_command(directory, [])}` "
+            "fetches it"
         )
     suite = {}
     for task, entry in manifest.items():
         path = folder / f"{task}.jsonl"
         if not is_whole(folder, entry):
-            raise ValueError(f"{path} is not what was fetched; `{command}` mends it")
+            raise ValueError(
+                f"{path} is not what was fetched; "
+                f"`{_command(directory, list(manifest))}` mends it"
+            )
         suite[task] = load_items(path)
     return suite
+
+
+def _command(directory: Path | None, there: Sequence[str]) -> str:
+    """What fetches the tasks that are there, or all if none is."""
+    words = ["python -m dcft_jax.data.fetch offline"]
+    if directory is not None:
+        words += ["--to", str(directory)]
+    left_out = [t.name for t in OFFLINE if t.default and t.name not in there]
+    if there and left_out:
+        words += ["--without", *left_out]
+    return " ".join(words)
 
 
 def emerging(directory: Path | None) -> dict[str, list[Item]]:

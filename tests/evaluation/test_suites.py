@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcft_jax.data.fetch.store import write_tasks
+from dcft_jax.data.fetch.store import remove_task, write_tasks
 from dcft_jax.evaluation.items import Item
 from dcft_jax.evaluation.suites import SUITES, draw, load_suite
 from tests.data.fetch.documents import ROWS, small_tasks
@@ -39,6 +39,27 @@ def test_a_damaged_file_is_not_read(directory):
     path.write_text(path.read_text().replace("one", "two"))
     with pytest.raises(ValueError, match=r"mbpp\.jsonl is not what was fetched; `pyth"):
         load_suite("offline", directory)
+
+
+def test_what_was_left_out_is_left_out_of_the_advice(directory):
+    remove_task("math_short", directory / "offline")
+    assert "math_short" not in load_suite("offline", directory)
+    (directory / "offline" / "mbpp.jsonl").unlink()
+    with pytest.raises(
+        ValueError, match=r"offline --to \S+ --without math_short` mends"
+    ):
+        load_suite("offline", directory)
+
+
+def test_what_was_fetched_in_part_is_not_taken_for_all(tmp_path):
+    tasks = small_tasks(tmp_path / "wheels")
+    broken = tasks[2]._replace(rows=99)
+    with pytest.raises(ValueError, match="not 99"):
+        write_tasks(
+            [*tasks[:2], broken, *tasks[3:]], tmp_path / "offline", tmp_path / "wheels"
+        )
+    with pytest.raises(ValueError, match=r"mbpp\.jsonl is not what was fetched"):
+        load_suite("offline", tmp_path)
 
 
 def test_wrong_arguments(directory):

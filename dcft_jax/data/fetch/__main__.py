@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcft_jax.data.fetch.offline import OFFLINE, Task
-from dcft_jax.data.fetch.store import CACHE, MANIFEST, remove_task, write_tasks
+from dcft_jax.data.fetch.store import (
+    CACHE,
+    MANIFEST,
+    read_manifest,
+    remove_task,
+    write_tasks,
+)
 
 _OPTIONAL = [task.name for task in OFFLINE if not task.default]
 
@@ -23,11 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     folder, wheels = Path(args.to) / args.suite, Path(args.to) / "wheels"
     try:
-        chosen = _chosen(args.optional, args.without)
+        _check(args.optional, args.without)
         for name in args.without:
             if remove_task(name, folder):
                 print(f"{name}: removed")
-        write_tasks(chosen, folder, wheels, print)
+        # An optional task that is there stays, and is kept whole.
+        wanted = {*args.optional, *read_manifest(folder)}
+        tasks = [task for task in OFFLINE if task.default or task.name in wanted]
+        tasks = [task for task in tasks if task.name not in args.without]
+        write_tasks(tasks, folder, wheels, print)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(
@@ -35,18 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _chosen(optional: Sequence[str], without: Sequence[str]) -> list[Task]:
+def _check(optional: Sequence[str], without: Sequence[str]) -> None:
     if both := sorted({*optional} & {*without}):
         raise ValueError(f"--with {both[0]} and --without {both[0]}: choose one")
     names = [task.name for task in OFFLINE]
     for name in without:
         if name not in names:
             raise ValueError(f"--without {name}: the tasks are {', '.join(names)}")
-    return [
-        task
-        for task in OFFLINE
-        if (task.default or task.name in optional) and task.name not in without
-    ]
 
 
 def _listed(task: Task) -> str:

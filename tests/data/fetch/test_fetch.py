@@ -104,6 +104,16 @@ def test_what_is_damaged_is_made_again(fetch, damage):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
+def test_an_optional_task_is_made_again_without_asking_twice(fetch):
+    folder = fetch("--with", "piqa")
+    whole = (folder / "piqa.jsonl").read_bytes()
+    (folder / "piqa.jsonl").write_bytes(b"")
+    fetch()
+    assert (folder / "piqa.jsonl").read_bytes() == whole
+    fetch("--without", "piqa")
+    assert "piqa" not in read_manifest(fetch())
+
+
 def test_another_converter_makes_the_rows_again(fetch, monkeypatch, capsys):
     fetch()
     monkeypatch.setattr("inspect.getsource", lambda module: "other code")
