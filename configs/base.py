@@ -189,7 +189,7 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict(
         dict(
             generate_every=0,  # mixture updates from one to the next; 0: never
-            mix_val_prompts=64,  # mix-val prompts of each ability at a time; they rotate
+            mix_val_prompts=64,  # of each ability at a time; they rotate
             test_prompts=0,  # test prompts, before and after training; 0: none
             max_new_tokens=64,
             batch_size=32,

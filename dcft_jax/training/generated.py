@@ -77,7 +77,7 @@ def mix_val_accuracy(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Accuracy of each ability on the items due at an update, and metrics of them.
 
-    The items rotate, `evaluation.mix_val_prompts` at a time. nan: nothing could be judged.
+    The items rotate, `evaluation.mix_val_prompts` at a time. nan: none was judged.
     """
     config, chosen = run.config.evaluation, []
     first = update // config.generate_every * config.mix_val_prompts

@@ -24,6 +24,7 @@ from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
 from dcft_jax.training.generated import (
     Generation,
+    can_reply,
     is_due,
     mix_val_accuracy,
     open_generation,
