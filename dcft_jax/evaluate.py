@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from dcft_jax.config import to_plain
 from dcft_jax.data.splits import load_ability
 from dcft_jax.evaluation.from_examples import items_of
 from dcft_jax.evaluation.items import Item, load_items
@@ -38,7 +39,7 @@ TEST = "test"  # the run's own test splits
 class Evaluated(NamedTuple):
     subject: Subject
     about: dict[str, Any]  # what it is, for scores.json
-    config: ConfigDict | None  # of the run
+    config: Mapping[str, Any] | None  # of the run, plain
     folder: Path  # where its evaluations go
 
 
@@ -102,18 +103,24 @@ def _evaluate(
 
 @contextmanager
 def _progress(task: str, console: Console) -> Iterator[Advance]:
-    """One bar for each kind of work; lines without a terminal."""
+    """One bar for each kind of work; without a terminal a line for each quarter."""
     bars: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True) as progress:
+    quarters: dict[str, int] = {}
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in bars:
                 bars[what] = progress.add_task(f"{task}: {what}", total=total)
             progress.update(bars[what], completed=done)
+            quarter = 4 * done // max(total, 1)
+            if not console.is_terminal and quarter > quarters.get(what, 0):
+                quarters[what] = quarter
+                line = f"{task}: {what} {done}/{total}"
+                console.print(line, markup=False, highlight=False)
 
         yield advance
-    if not console.is_terminal:
-        console.print(f"{task}: done", markup=False, highlight=False)
 
 
 def _open(args: argparse.Namespace) -> Evaluated:
@@ -123,7 +130,7 @@ def _open(args: argparse.Namespace) -> Evaluated:
         return Evaluated(
             Subject(trained.model, trained.params, trained.tokenizer, trained.mesh),
             about,
-            ConfigDict(trained.config),
+            trained.config,
             Path(args.workdir) / "evaluation",
         )
     mesh = make_mesh(dict(ability=1, data=-1, model=1))
@@ -143,14 +150,14 @@ def _open(args: argparse.Namespace) -> Evaluated:
 
 
 def _tasks(
-    suite: str, config: ConfigDict | None, args: argparse.Namespace
+    suite: str, config: Mapping[str, Any] | None, args: argparse.Namespace
 ) -> dict[str, list[Item]]:
     """The items of every task that was asked for."""
     if suite == TEST:
         assert config is not None
         found = test_items(config)
     elif suite.endswith(".py"):
-        found = test_items(_read_config(suite))
+        found = test_items(to_plain(_read_config(suite)))
     elif suite.endswith(".jsonl"):
         found = {}
         for item in load_items(suite):
@@ -169,11 +176,12 @@ def _tasks(
     return {task: draw(found[task], args.limit, args.seed) for task in chosen}
 
 
-def test_items(config: ConfigDict) -> dict[str, list[Item]]:
-    """Ability -> its test split."""
+def test_items(config: Mapping[str, Any]) -> dict[str, list[Item]]:
+    """Ability -> its test split, in the order of the config."""
+    data, abilities = ConfigDict(config["data"]), config["abilities"]
     return {
-        name: items_of(name, load_ability(name, ability, config.data).test)
-        for name, ability in config.abilities.items()
+        name: items_of(name, load_ability(name, ConfigDict(abilities[name]), data).test)
+        for name in abilities
     }
 
 

@@ -18,7 +18,7 @@ ALLOWED = {
     "evaluation": {"data", "models", "reporting", "sharding"},
     "reporting": set(),
     "config": {"conflict", "data", "evaluation", "mixture", "models"},
-    "evaluate": {"data", "evaluation", "models", "sharding", "training"},
+    "evaluate": {"config", "data", "evaluation", "models", "sharding", "training"},
     "report": {"reporting"},
     "export": {"training"},
     "generate": {"data", "models", "training"},

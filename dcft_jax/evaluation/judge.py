@@ -33,7 +33,7 @@ def judge(
     *,
     limits: Limits | None = None,
     workers: int | None = None,
-    advance: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Judgement] | None]:
     """A judgement of every reply; None where there are no replies.
 
@@ -42,8 +42,7 @@ def judge(
     Args:
       replies: texts, any number for each item.
       execution: the sandbox that programs run in; without one they are not judged.
-      limits, workers: see `run_programs`.
-      advance: is told how many more programs have run.
+      limits, workers, progress: see `run_programs`.
 
     Raises:
       ValueError: an item that is not judged by a reply.
@@ -74,7 +73,7 @@ def judge(
         sandbox=execution.sandbox,
         limits=limits,
         workers=workers,
-        progress=None if advance is None else lambda done, of: advance(1),
+        progress=progress,
     )
     for (i, j, _), outcome in zip(programs, outcomes, strict=True):
         judgements = found[i]

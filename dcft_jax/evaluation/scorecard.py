@@ -18,9 +18,9 @@ SCORES = "scores.json"
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:
-    """Value, standard error, 95 % interval and chance level of every score."""
+    """Value, standard error and chance level of every score; fits 80 columns."""
     table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name in ("task", "metric", "score", "95 %", "chance", "n"):
+    for name in ("task", "metric", "score", "chance", "n"):
         table.add_column(
             name, justify="left" if name in ("task", "metric") else "right"
         )
@@ -31,7 +31,6 @@ def score_table(scores: Sequence[Score], title: str) -> Table:
             score.task,
             score.metric,
             f"{_shown(found.value, share)} ± {_shown(found.stderr, share)}",
-            f"{_shown(found.low, share)} to {_shown(found.high, share)}",
             _shown(score.chance, share),
             f"{found.n} of {score.total}" if found.n < score.total else f"{found.n}",
             score.note,
@@ -43,7 +42,7 @@ def score_table(scores: Sequence[Score], title: str) -> Table:
 def _shown(value: float, share: bool) -> str:
     if math.isnan(value):
         return "-"
-    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+    return f"{100 * value:.1f}%" if share else f"{value:.3f}"
 
 
 def write_task(folder: Path, task: str, result: TaskResult) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from dcft_jax.evaluation.replies import Reply, generate_replies
 from dcft_jax.evaluation.sandbox import Choice
 from dcft_jax.evaluation.statistics import (
     Estimate,
+    accuracy,
     bits_per_byte,
     choice_accuracy,
     mean_pass_at_k,
@@ -189,14 +191,7 @@ def _replies(task, items, subject, options, execution, records, advance) -> list
     """pass@k; with one reply to each item that is the accuracy."""
     replies = answer(items, subject, options, advance)
     texts = [None if one is None else [r.text for r in one] for one in replies]
-    ran = 0
-
-    def ran_more(number: int) -> None:
-        nonlocal ran
-        ran += number
-        advance("programs", ran, sum(len(one or ()) for one in texts))
-
-    judged = judge(items, texts, execution, advance=ran_more)
+    judged = judge(items, texts, execution, progress=partial(advance, "programs"))
     for record, one, verdicts in zip(records, replies, judged, strict=True):
         if one is not None and verdicts is not None:
             record["replies"] = [
@@ -216,13 +211,19 @@ def _replies(task, items, subject, options, execution, records, advance) -> list
         Score(
             task,
             f"pass@{k}" if named else "accuracy",
-            mean_pass_at_k(ns, correct, k),
+            _pass_at(ns, correct, k),
             len(items),
             chance,
             note,
         )
         for k in options.ks
     ]
+
+
+def _pass_at(ns: Sequence[int], correct: Sequence[int], k: int) -> Estimate:
+    if k == 1 and all(n == 1 for n in ns):
+        return accuracy(correct)  # whose interval has a width at 0 too
+    return mean_pass_at_k(ns, correct, k)
 
 
 def answer(
