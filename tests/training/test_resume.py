@@ -23,7 +23,10 @@ from dcft_jax.training.run import Run, abstract_state, open_run
 from dcft_jax.training.state import TrainState
 
 QUIET = Console(quiet=True)
-TIMES = ("wall_s", "run/eval_s", "run/extra_s", "train/step_s", "train/tokens_per_s")
+TIMES = (
+    *("wall_s", "run/eval_s", "run/generate_s", "run/extra_s"),
+    *("train/step_s", "train/tokens_per_s"),
+)
 
 
 def final_state(run: Run) -> TrainState:
