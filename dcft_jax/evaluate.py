@@ -25,8 +25,9 @@ from dcft_jax.data.splits import load_ability
 from dcft_jax.evaluation.from_examples import items_of
 from dcft_jax.evaluation.items import Item, load_items
 from dcft_jax.evaluation.judge import NOT_EXECUTED
+from dcft_jax.evaluation.overlap import overlapping
 from dcft_jax.evaluation.sandbox import BACKENDS, Choice, choose_backend
-from dcft_jax.evaluation.scorecard import score_table, write_scores, write_task
+from dcft_jax.reporting.scorecard import score_table, write_scores, write_task
 from dcft_jax.evaluation.suites import SUITES, draw, load_suite
 from dcft_jax.evaluation.task import Advance, Options, Score, Subject, evaluate_task
 from dcft_jax.models import Sampling, load_pretrained
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         execution = _execution(args)
         evaluated = _open(args)
         tasks = _tasks(suite, evaluated.config, args)
+        if evaluated.config is not None and suite != TEST:
+            evaluated.about["training_overlap"] = _overlap(evaluated.config, tasks)
         folder = Path(args.to or evaluated.folder / Path(suite).stem)
         with jax.set_mesh(evaluated.subject.mesh):
             _evaluate(evaluated, suite, tasks, options, execution, folder, console)
@@ -98,6 +101,13 @@ def _evaluate(
             write_scores(folder, scores, about)
     if first:
         console.print(score_table(scores, f"{suite}: {evaluated.about['model']}"))
+        for ability, number in evaluated.about.get("training_overlap", {}).items():
+            if number:
+                console.print(
+                    f"Careful: {number} training examples of {ability} repeat a test "
+                    "item; see docs/evaluation.md",
+                    highlight=False,
+                )
         console.print(f"{folder}: scores.json, and the replies of every task")
 
 
@@ -181,6 +191,22 @@ def test_items(config: Mapping[str, Any]) -> dict[str, list[Item]]:
     data, abilities = ConfigDict(config["data"]), config["abilities"]
     return {
         name: items_of(name, load_ability(name, ConfigDict(abilities[name]), data).test)
+        for name in abilities
+    }
+
+
+def _overlap(
+    config: Mapping[str, Any], tasks: Mapping[str, Sequence[Item]]
+) -> dict[str, int]:
+    """Ability -> training examples that repeat one of the items."""
+    data, abilities = ConfigDict(config["data"]), config["abilities"]
+    items = [item for found in tasks.values() for item in found]
+    return {
+        name: len(
+            overlapping(
+                load_ability(name, ConfigDict(abilities[name]), data).train, items
+            )
+        )
         for name in abilities
     }
 
