@@ -27,10 +27,10 @@ from dcft_jax.evaluation.items import Item, load_items
 from dcft_jax.evaluation.judge import NOT_EXECUTED
 from dcft_jax.evaluation.overlap import overlapping
 from dcft_jax.evaluation.sandbox import BACKENDS, Choice, choose_backend
-from dcft_jax.reporting.scorecard import score_table, write_scores, write_task
 from dcft_jax.evaluation.suites import SUITES, draw, load_suite
 from dcft_jax.evaluation.task import Advance, Options, Score, Subject, evaluate_task
 from dcft_jax.models import Sampling, load_pretrained
+from dcft_jax.reporting.scorecard import score_table, write_scores, write_task
 from dcft_jax.sharding import make_mesh
 from dcft_jax.training.trained import load_trained
 
