@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from configs import base
+from dcft_jax import evaluate
 from dcft_jax.data.fetch.__main__ import make_parser
 from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.evaluation.emerging import FAMILIES, LEFT_OUT, emerging_items
+from dcft_jax.evaluation.items import KINDS
 from dcft_jax.evaluation.suites import SUITES
 from tests.test_docs import block_with
 
@@ -34,6 +37,26 @@ def test_every_task_with_its_rows_and_licence():
 def test_every_option_of_the_command():
     options = {o for a in make_parser()._actions for o in a.option_strings}
     assert {row[0] for row in table("option")} == options - {"-h", "--help"}
+
+
+def test_every_field_of_the_config_with_its_default():
+    fields = dict(base.get_config().evaluation)
+    listed = {row[0]: row[1] for row in table("`config.evaluation`")}
+    assert listed.keys() == fields.keys()
+    for name, default in fields.items():
+        shown = f'"{default}"' if isinstance(default, str) else f"{default:g}"
+        assert listed[name] == (str(default) if isinstance(default, bool) else shown)
+
+
+def test_every_kind_of_item():
+    assert [row[0] for row in table("`kind`")] == list(KINDS)
+
+
+def test_the_commands_are_understood():
+    commands = re.findall(r"^python -m dcft_jax.evaluate (.*)", PAGE, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        evaluate.make_parser().parse_args(command.partition("#")[0].split())
 
 
 def test_every_suite_and_family():
