@@ -65,7 +65,7 @@ mount -t tmpfs -o mode=1777,nosuid,nodev,size={SCRATCH_BYTES} none tmp
 {privilege.find("pivot_root", "util-linux")} . old
 umount -l old
 rmdir old
-mount -o remount,ro /
+mount -o remount,bind,ro,nosuid,nodev /
 cd /tmp
 set +e
 {" ".join(before)} "$@"
