@@ -245,7 +245,7 @@ def test_kill_everything_in_sight(strong: Sandbox):
     assert outcomes[-2].status == "failed"
 
 
-def test_weak_kills_its_parent(weak: Sandbox):
+def test_weak_kills_its_parent(weak: Sandbox, tmp_path: Path):
     if weak.user is not None:
         pytest.skip("the program is another user here")
     script = (
@@ -253,7 +253,8 @@ def test_weak_kills_its_parent(weak: Sandbox):
         "weak = choose_backend('weak', allow_weak=True).sandbox\n"
         "run_program('import os; os.kill(os.getppid(), 9)', '', weak)\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], check=False)
+    env = os.environ | {"TMPDIR": str(tmp_path)}  # who is killed removes nothing
+    result = subprocess.run([sys.executable, "-c", script], env=env, check=False)
     assert result.returncode == -9
 
 
