@@ -170,7 +170,8 @@ def _judge(
     output: IO[bytes],
 ) -> Outcome:
     if not talk.ready:
-        printed = _tail(output, limits.output_bytes)
+        output.seek(0)
+        printed = _one_line(output.read(limits.output_bytes))
         raise RuntimeError(
             f"sandbox {sandbox.name!r} did not start: "
             f"{printed or f'no answer (return code {returncode})'}"

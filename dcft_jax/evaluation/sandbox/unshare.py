@@ -22,15 +22,19 @@ def sandboxes() -> list[Sandbox]:
     # Without capabilities: what the root of a user namespace can do ends here.
     setpriv = privilege.find("setpriv", "util-linux")
     bare = [setpriv, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
-    mapped = [*as_root_of_own, _script(bare), "sh", *interpreter.command()]
+    # In one more user namespace it is not even called root, and processes are counted
+    # apart from those of other programs.
+    apart = [unshare, "--user", "--"]
+    script = _script([*bare, *apart])
+    mapped = [*as_root_of_own, script, "sh", *interpreter.command()]
     if os.geteuid() != 0:
         return [Sandbox("unshare", tuple(mapped))]
     drop = privilege.become_nobody()
-    # As in bwrap.py: an interpreter that only root may read, then counting apart.
+    # As in bwrap.py: for an interpreter that only root may read.
     by_root = [unshare, *_SPACES, "--", *shell]
     commands = [
         [*drop, *mapped],
-        [*by_root, _script([*drop, unshare, "--user", "--"]), "sh"],
+        [*by_root, _script([*drop, *apart]), "sh"],
         [*by_root, _script(drop), "sh"],
     ]
     commands[1:] = [[*command, *interpreter.command()] for command in commands[1:]]
@@ -65,7 +69,7 @@ mount -t tmpfs -o mode=1777,nosuid,nodev,size={SCRATCH_BYTES} none tmp
 {privilege.find("pivot_root", "util-linux")} . old
 umount -l old
 rmdir old
-mount -o remount,ro /
+mount -o remount,bind,ro,nosuid,nodev /
 cd /tmp
 set +e
 {" ".join(before)} "$@"

@@ -5,7 +5,21 @@ import pytest
 from dcft_jax.evaluation.sandbox import Sandbox, run_program
 
 WRONG = "def f(): return 1"
-TESTS = "def check(f):\n    assert f() == 2\ncheck(f)"
+TESTS = """\
+def check(f):
+    assert f() in (1, 2)
+    assert f() == 2
+    return True
+check(f)
+"""
+# Jumps over the second assert.
+TRACE = """\
+import sys
+def trace(frame, event, arg):
+    if event == "line" and frame.f_code.co_name == "check" and frame.f_lineno == 3:
+        frame.f_lineno = 4
+    return trace
+"""
 
 TRICKS = {
     "plainly wrong": "",
@@ -32,14 +46,9 @@ TRICKS = {
     "signal.signal(signal.SIGALRM, lambda *a: os._exit(0))\n"
     "signal.setitimer(0, 0.001)\n"
     "def f():\n    while True: pass",
-    "settrace": "import sys\ndef trace(frame, event, arg):\n"
-    "    if event == 'line' and frame.f_code.co_filename == 'tests':\n"
-    "        frame.f_lineno = 3\n"
-    "    return trace\nsys.settrace(trace)",
-    "settrace on the caller": "import sys\ndef trace(frame, event, arg):\n"
-    "    frame.f_lineno = frame.f_lineno + 1\n    return trace\n"
-    "def f():\n    sys._getframe(1).f_trace = trace\n"
-    "    sys.settrace(trace)\n    return 1",
+    "settrace": f"{TRACE}sys.settrace(trace)",
+    "settrace on the caller": f"{TRACE}def f():\n"
+    "    sys._getframe(1).f_trace = trace\n    sys.settrace(trace)\n    return 1",
     "thread that ends it": "import os, threading\n"
     "threading.Timer(0.05, os._exit, (0,)).start()\n"
     "def f():\n    while True: pass",
