@@ -113,7 +113,7 @@ def _measure(
     for k, (name, items) in enumerate(zip(run.abilities, chosen, strict=True)):
         if not items:
             continue
-        correct_N = _correct(items, subject, options, execution)
+        correct_N = _correct(run, items, subject, options, execution)
         found = accuracy(correct_N[correct_N != NOT_JUDGED])
         metrics[f"{split}/num_generated/{name}"] = float(found.n)
         if found.n:
@@ -124,14 +124,23 @@ def _measure(
 
 
 def _correct(
-    items: Sequence[Item], subject: Subject, options: Options, execution: Choice
+    run: Run,
+    items: Sequence[Item],
+    subject: Subject,
+    options: Options,
+    execution: Choice,
 ) -> np.ndarray:
     """int8 [N]: 1 right, 0 wrong, NOT_JUDGED. The first process judges for all."""
     replies = answer(items, subject, options)
     correct_N = np.full(len(items), NOT_JUDGED, np.int8)
     if jax.process_index() == 0:
         texts = [None if one is None else [r.text for r in one] for one in replies]
-        for i, one in enumerate(judge(items, texts, execution)):
+        try:
+            judged = judge(items, texts, execution)
+        except RuntimeError as error:  # no reason to lose a run for
+            run.console.print(f"Not judged: {error}", markup=False, highlight=False)
+            judged = []
+        for i, one in enumerate(judged):
             if one is not None and one[0].correct is not None:
                 correct_N[i] = one[0].correct
     if jax.process_count() > 1:

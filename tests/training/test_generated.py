@@ -1,5 +1,7 @@
 """Replies generated in the loop: what is measured, when, and what the mixture sees."""
 
+import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from dcft_jax import config as config_lib
 from dcft_jax.evaluate import main
+from dcft_jax.training import generated
 from dcft_jax.training.generated import mix_val_accuracy, open_generation
 from dcft_jax.training.loop import train
-from dcft_jax.training.run import Run, open_run
+from dcft_jax.training.run import Run, jit_init, open_run
 from tests.conftest import make_tiny_config
 from tests.training.test_resume import QUIET, cut_at, records
 
@@ -112,6 +116,24 @@ def test_resume_is_exact(run: Run, tmp_path: Path):
     again = cut_at(run, 10, tmp_path / "run")
     train(again)
     assert records(again.workdir) == records(run.workdir)
+
+
+def test_a_broken_sandbox_costs_the_accuracy_and_not_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_, **__):
+        raise RuntimeError("bwrap: no space left")
+
+    monkeypatch.setattr(generated, "judge", broken)
+    out = io.StringIO()
+    noisy = dataclasses.replace(run, console=Console(file=out))
+    generation = open_generation(noisy)
+    with jax.set_mesh(run.mesh):
+        params = jit_init(run).params
+        accuracy_K, metrics = mix_val_accuracy(noisy, generation, params, 2)
+    assert np.isnan(accuracy_K).all()
+    assert metrics == {f"mix_val/num_generated/{name}": 0.0 for name in NAMES}
+    assert out.getvalue().count("Not judged: bwrap: no space left") == 3
 
 
 def test_prompts_rotate(task_files: dict[str, Path], tmp_path: Path):
