@@ -35,6 +35,8 @@ from dcft_jax.sharding import make_mesh
 from dcft_jax.training.trained import load_trained
 
 TEST = "test"  # the run's own test splits
+# The test splits of config files, by name; from the root of the repository.
+CONFIGS = {"quickstart": "configs/quickstart.py"}
 
 
 class Evaluated(NamedTuple):
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = _options(args)
         suite = args.suite or (TEST if args.workdir else "offline")
+        suite = CONFIGS.get(suite, suite)
         _check_suite(suite, args)
         execution = _execution(args)
         evaluated = _open(args)
@@ -231,8 +234,8 @@ def _check_suite(suite: str, args: argparse.Namespace) -> None:
     known = suite == TEST or suite in SUITES or suite.endswith((".py", ".jsonl"))
     if not known:
         raise ValueError(
-            f"--suite {suite}: must be {TEST}, {', '.join(SUITES)}, the config file of "
-            "a run, or a .jsonl file of items"
+            f"--suite {suite}: must be {', '.join((TEST, *CONFIGS, *SUITES))}, the "
+            "config file of a run, or a .jsonl file of items"
         )
 
 
@@ -291,7 +294,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--suite",
         help=f"{TEST} (the test splits of the run, and the default there), "
-        f"{', '.join(SUITES)}, the config file of a run, or a .jsonl file of items",
+        f"{', '.join((*CONFIGS, *SUITES))}, the config file of a run, or a .jsonl file "
+        "of items",
     )
     add("--tasks", nargs="+", help="some of the suite; default: all")
     add("--limit", type=int, default=0, help="items of a task, drawn by --seed; 0: all")

@@ -179,7 +179,10 @@ def test_a_part_of_a_suite(run: Run, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--suite nothing", "--suite nothing: must be test, offline, emerging"),
+        (
+            "--suite nothing",
+            "--suite nothing: must be test, quickstart, offline, emerging",
+        ),
         ("--tasks poetry", "--tasks poetry: suite test has maths, code, general"),
         ("--num_samples 0", "--num_samples 0: must be at least 1"),
         ("--k 2", r"--k 2: must be in \[1, --num_samples 1\]"),
