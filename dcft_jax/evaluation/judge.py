@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dcft_jax.evaluation.items import Item
 from dcft_jax.evaluation.sandbox import Choice, Limits, run_programs
 from dcft_jax.evaluation.statistics import chance_of_choices
-from dcft_jax.evaluation.verifiers.answers import verify_answer
+from dcft_jax.evaluation.verifiers import (
+    verify_answer,
+    verify_instructions,
+    verify_text,
+)
 from dcft_jax.evaluation.verifiers.code import (
     Program,
     complete_code,
     mbpp_program,
     syntax_error,
 )
-from dcft_jax.evaluation.verifiers.instructions import verify_instructions
-from dcft_jax.evaluation.verifiers.text_answer import verify_text
 
 NOT_EXECUTED = Choice(None, "code is not executed: it was not asked for")
 

@@ -114,7 +114,7 @@ def write_summary(path: str | Path, summary: Mapping[str, Any]) -> None:
 def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the before/after table, one row per ability."""
     abilities = summary["abilities"]
-    kinds = _shown(summary)
+    kinds = test_metrics(summary)
     header = ["ability"]
     header += [f"{label} {when}" for _, label, _ in kinds for when in _WHEN]
     header += ["majority baseline", "test - mix-val loss", "final weight"]
@@ -133,7 +133,7 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     return header, rows
 
 
-def _shown(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def test_metrics(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, label and unit of what was measured on the test split."""
     kinds = [("test_loss", "test loss", ""), ("exact_match", "exact match", "%")]
     abilities = summary["abilities"].values()
@@ -158,7 +158,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    kinds = _shown(summary)
+    kinds = test_metrics(summary)
     names = ["ability", *(label for _, label, _ in kinds), "majority", "weight"]
     for name in names:
         table.add_column(name, justify="left" if name == "ability" else "right")

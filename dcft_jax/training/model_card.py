@@ -11,7 +11,7 @@ import numpy as np
 from dcft_jax.config import config_hash
 from dcft_jax.models.pretrained.origin import Origin
 from dcft_jax.reporting import History, load_history
-from dcft_jax.reporting.summary import measured, with_error
+from dcft_jax.reporting.summary import measured, test_metrics, with_error
 from dcft_jax.training.divergence import Divergence
 from dcft_jax.training.trained import Trained
 
@@ -167,17 +167,20 @@ def _mixture(history: History, step: int) -> str:
 
 def _metrics(history: History, step: int) -> str:
     summary = history.summary or measured(history)
-    rows = []
+    kinds, rows = test_metrics(summary), []
     for ability, record in summary["abilities"].items():
         cells = [
             with_error(record[f"{name}_{when}"], record[f"{name}_stderr_{when}"], unit)
-            for name, unit in (("test_loss", ""), ("exact_match", "%"))
+            for name, _, unit in kinds
             for when in ("before", "after")
         ]
         rows.append([ability, *cells, _count(record.get("test_examples"))])
-    head = ["ability", "loss before", "loss after"]
-    head += ["exact match before", "exact match after", "examples"]
+    head = ["ability"]
+    head += [f"{label} {when}" for _, label, _ in kinds for when in ("before", "after")]
+    head.append("examples")
     note = "Loss in nats per response token, ± standard error over examples."
+    if len(kinds) > 2:
+        note += " Generated: replies that were verified, code by running its tests."
     if history.summary is None:
         note += " The run has not ended: nothing after training was measured."
     elif step != summary["num_steps"]:
