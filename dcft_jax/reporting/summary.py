@@ -159,8 +159,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
     )
     kinds = test_metrics(summary)
-    names = ["ability", *(label for _, label, _ in kinds), "majority", "weight"]
-    for name in names:
+    labels = [f"{label} {unit}".rstrip() for _, label, unit in kinds]
+    for name in ("ability", *labels, "majority %", "weight"):
         table.add_column(name, justify="left" if name == "ability" else "right")
     path = summary["weights_path"]
     weights = path[-1][1] if path else [None] * len(summary["abilities"])
@@ -168,16 +168,22 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         summary["abilities"].items(), weights, strict=True
     ):
         changes = [_change(record, name, unit) for name, _, unit in kinds]
-        baseline = with_error(record.get("majority_baseline"), None, "%")
+        baseline = _number(record.get("majority_baseline"), None, "%")
         cells = [ability, *changes, baseline, with_error(weight, None, "")]
         table.add_row(*(Text(cell) for cell in cells))  # Text: "[x]" is no markup
     return table
 
 
 def _change(record: Mapping[str, Any], name: str, unit: str) -> str:
-    before = with_error(record[f"{name}_before"], None, unit).removesuffix(" %")
-    after = with_error(record[f"{name}_after"], record[f"{name}_stderr_after"], unit)
-    return f"{before} -> {after}"
+    """Before is left out where it was not measured, as replies of random weights."""
+    before = record[f"{name}_before"]
+    after = _number(record[f"{name}_after"], record[f"{name}_stderr_after"], unit)
+    return after if before is None else f"{_number(before, None, unit)} -> {after}"
+
+
+def _number(value: float | None, stderr: float | None, unit: str) -> str:
+    """`with_error`, in a column whose head names the unit."""
+    return with_error(value, stderr, unit).removesuffix(" %")
 
 
 def last(value_T: np.ndarray) -> float | None:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -13,19 +14,20 @@ from dcft_jax.reporting import (
     summary_table,
     write_summary,
 )
-from dcft_jax.reporting.summary import with_error
+from dcft_jax.reporting.summary import summary_rows, with_error
 
 CONTRACT = {
     "abilities", "weights_path", "tokens", "wall_s", "resolver",
     "resolver_action_rate", "seed", "num_steps", "num_parameters", "config_hash",
-    "versions", "rule", "eval_s", "extra_s", "extra_tokens",
+    "versions", "rule", "eval_s", "generate_s", "extra_s", "extra_tokens",
 }  # fmt: skip
 PER_ABILITY = {
     "test_loss_before", "test_loss_after", "test_loss_stderr_before",
     "test_loss_stderr_after", "exact_match_before", "exact_match_after",
     "exact_match_stderr_before", "exact_match_stderr_after", "majority_baseline",
     "test_examples", "scored_examples", "mix_val_loss_after", "generalisation_gap",
-    "best_step",
+    "best_step", "accuracy_before", "accuracy_after", "accuracy_stderr_before",
+    "accuracy_stderr_after", "num_generated_before", "num_generated_after",
 }  # fmt: skip
 
 
@@ -65,6 +67,7 @@ HISTORY = history_of(
         "mix_val/loss/a": [1.9, 1.3, 0.8],
         "mix_val/best_step/a": [0, 2, 4],
         "run/eval_s": [1.5, 0.25, 0.25],
+        "run/generate_s": [NAN, 0.125, 0.25],
         "run/extra_s": [0.5, 0.0, 0.25],
         "run/extra_tokens": [30.0, 30.0, 30.0],
         "mixture/weight/a": [0.5, 0.5, 0.8],
@@ -94,6 +97,7 @@ def test_the_summary_holds_what_was_measured():
     assert record["generalisation_gap"] == pytest.approx(0.2)
     assert record["best_step"] == 4 and summary["rule"] == "static"
     assert (summary["eval_s"], summary["extra_s"]) == (2.0, 0.75)
+    assert summary["generate_s"] == 0.375
     assert summary["extra_tokens"] == 90
     assert summary["abilities"]["[b]"]["generalisation_gap"] is None
 
@@ -119,11 +123,32 @@ def test_the_table_shows_before_and_after(run_dir: Path):
     assert summary is not None
     Console(file=out, width=80).print(summary_table(summary))
     (math,) = [line for line in out.getvalue().splitlines() if "math" in line]
-    assert "4.0 -> 46.0 ± 3.1 %" in math and "6.0 %" in math
+    assert "4.0 -> 46.0 ± 3.1" in math and " 6.0 " in math
+    assert "exact match %" in out.getvalue()
     assert "2.901 -> 1.147 ± 0.070" in math
     out = io.StringIO()
     Console(file=out, width=160).print(summary_table(summarise(HISTORY)))
     assert "[b]" in out.getvalue()  # no markup
+
+
+def test_generated_replies_have_a_column_where_there_are_any():
+    columns = dict(HISTORY.columns) | {
+        "test/accuracy/a": np.array([NAN, NAN, 0.5]),
+        "test/accuracy_stderr/a": np.array([NAN, NAN, 0.025]),
+        "test/num_generated/a": np.array([NAN, NAN, 400.0]),
+    }
+    summary = summarise(dataclasses.replace(HISTORY, columns=columns))
+    assert summary["abilities"]["a"]["num_generated_after"] == 400
+    out = io.StringIO()
+    Console(file=out, width=80).print(summary_table(summary))
+    lines = out.getvalue().splitlines()
+    assert "generated %" in out.getvalue() and max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if line.strip().startswith("a ")]
+    assert " 50.0 ± 2.5 " in row  # no arrow: it was not measured before
+    header, rows = summary_rows(summary)
+    assert rows[0][header.index("generated after")] == "50.0 ± 2.5 %"
+    header, _ = summary_rows(summarise(HISTORY))
+    assert not any("generated" in name for name in header)
 
 
 def test_cells_tell_unit_and_error():
