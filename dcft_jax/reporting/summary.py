@@ -182,8 +182,8 @@ def _change(record: Mapping[str, Any], name: str, unit: str) -> str:
 
 
 def _number(value: float | None, stderr: float | None, unit: str) -> str:
-    """`with_error`, in a column whose head names the unit."""
-    return with_error(value, stderr, unit).removesuffix(" %")
+    """`with_error` in a narrow column whose head names the unit."""
+    return with_error(value, stderr, unit).removesuffix(" %").replace(" ± ", "±")
 
 
 def last(value_T: np.ndarray) -> float | None:
