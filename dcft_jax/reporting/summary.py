@@ -160,7 +160,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     )
     kinds = test_metrics(summary)
     labels = [f"{label} {unit}".rstrip() for _, label, unit in kinds]
-    for name in ("ability", *labels, "majority %", "weight"):
+    for name in ("ability", *labels, "chance %", "weight"):
         table.add_column(name, justify="left" if name == "ability" else "right")
     path = summary["weights_path"]
     weights = path[-1][1] if path else [None] * len(summary["abilities"])
