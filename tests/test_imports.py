@@ -19,6 +19,7 @@ ALLOWED = {
     "reporting": set(),
     "config": {"conflict", "data", "evaluation", "mixture", "models"},
     "evaluate": {"config", "data", "evaluation", "models", "sharding", "training"},
+    "lm_eval": {"data", "evaluation", "models", "sharding", "training"},
     "report": {"reporting"},
     "export": {"training"},
     "generate": {"data", "models", "training"},
