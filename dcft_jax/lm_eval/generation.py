@@ -6,7 +6,6 @@ from typing import Any
 
 from lm_eval.models.utils import (  # pyright: ignore[reportMissingImports]
     normalize_gen_kwargs,
-    postprocess_generated_text,
 )
 
 from dcft_jax.data import Tokenizer, reply_text
@@ -125,8 +124,13 @@ def generate_texts(
             for end, text in zip(ended, texts, strict=True)
         ):
             break
-    stops = list(generation.until)
-    return [postprocess_generated_text(text, stops, None) for text in texts]
+    return [_cut(text, generation.until) for text in texts]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    ends = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(ends, default=len(text))]
 
 
 def _text(tokenizer: Tokenizer, prompt: Sequence[int], reply: Sequence[int]) -> str:

@@ -12,14 +12,23 @@ from dcft_jax.evaluation.continuations import (
 from dcft_jax.models import ModelConfig, Params, apply
 from dcft_jax.sharding import make_mesh
 
+jitted_apply = jax.jit(apply, static_argnums=0)
+
+
+def logits(model: ModelConfig, params: Params, tokens) -> np.ndarray:
+    """Of a text alone; what is behind it is not seen, and spares compilations."""
+    padded_L = np.zeros(-(-len(tokens) // 128) * 128, np.int32)
+    padded_L[: len(tokens)] = tokens
+    logits_BLV = jitted_apply(model, params, jnp.asarray(padded_L)[None])
+    return np.asarray(logits_BLV[0, : len(tokens)])
+
 
 def by_definition(
     model: ModelConfig, params: Params, context, tokens
 ) -> tuple[float, bool]:
     """Minus the log-likelihood of the tokens, and whether each is the likeliest."""
-    both = jnp.asarray([*context, *tokens], jnp.int32)
-    logp_LV = jax.nn.log_softmax(apply(model, params, both[None])[0])[:-1]
-    logp_TV = logp_LV[len(context) - 1 :]
+    logits_LV = logits(model, params, [*context, *tokens])
+    logp_TV = jax.nn.log_softmax(logits_LV[len(context) - 1 : -1])
     nats = -sum(float(logp_TV[i, token]) for i, token in enumerate(tokens))
     return nats, logp_TV.argmax(-1).tolist() == list(tokens)
 
@@ -27,8 +36,7 @@ def by_definition(
 def greedy(model: ModelConfig, params: Params, context, number: int) -> list[int]:
     tokens = list(context)
     for _ in range(number):
-        logits_LV = apply(model, params, jnp.asarray(tokens, jnp.int32)[None])[0]
-        tokens.append(int(logits_LV[-1].argmax()))
+        tokens.append(int(logits(model, params, tokens)[-1].argmax()))
     return tokens[len(context) :]
 
 
