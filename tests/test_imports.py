@@ -22,6 +22,7 @@ ALLOWED = {
         *("config", "data", "evaluation", "models", "reporting", "sharding"),
         "training",
     },
+    "lm_eval": {"data", "evaluation", "models", "sharding", "training"},
     "report": {"reporting"},
     "export": {"training"},
     "generate": {"data", "models", "training"},

@@ -5,7 +5,7 @@ from dcft_jax.data.chat import encode_example, encode_examples, reply_text
 from dcft_jax.data.chat_format import ChatFormat
 from dcft_jax.data.example import Example, prompt_key
 from dcft_jax.data.example_losses import LossScorer, example_losses
-from dcft_jax.data.packing import pack_examples
+from dcft_jax.data.packing import pack_encoded, pack_examples
 from dcft_jax.data.preflight import check_ability, preview
 from dcft_jax.data.prepare import Prepared, majority_baseline, prepare
 from dcft_jax.data.pretrained_tokenizer import (
@@ -46,6 +46,7 @@ __all__ = [
     "majority_baseline",
     "make_stream",
     "next_batch",
+    "pack_encoded",
     "pack_examples",
     "prepare",
     "preview",

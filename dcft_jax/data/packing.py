@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcft_jax.data.chat import encode_examples
+from dcft_jax.data.chat_format import Encoded
 from dcft_jax.data.example import Example
 from dcft_jax.data.rows import Rows
 from dcft_jax.data.tokenizer import Tokenizer
@@ -75,10 +76,25 @@ def pack_examples(
     encoded = dict(zip(order, in_order, strict=True))
     lengths = [min(len(tokens), seq_len) for tokens, _ in in_order]
     packed = [[order[j] for j in items] for items in best_fit(lengths, seq_len)]
-    return _fill(packed, encoded, examples, seq_len, tokenizer.pad_id)
+    single = [example.single_reference for example in examples]
+    return _fill(packed, encoded, single, seq_len, tokenizer.pad_id)
 
 
-def _fill(packed, encoded, examples, seq_len: int, pad_id: int) -> Rows:
+def pack_encoded(encoded: Sequence[Encoded], seq_len: int, pad_id: int) -> Rows:
+    """As `pack_examples`, of tokens and masks; all of them are scored.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not encoded:
+        raise ValueError("there is nothing to pack")
+    lengths = [min(len(tokens), seq_len) for tokens, _ in encoded]
+    packed = best_fit(lengths, seq_len)
+    whole = [True] * len(encoded)
+    return _fill(packed, dict(enumerate(encoded)), whole, seq_len, pad_id)
+
+
+def _fill(packed, encoded, single, seq_len: int, pad_id: int) -> Rows:
     """Copies the examples of every row into place."""
     shape_NL = (len(packed), seq_len)
     shape_NM = (len(packed), max(map(len, packed)))
@@ -97,7 +113,7 @@ def _fill(packed, encoded, examples, seq_len: int, pad_id: int) -> Rows:
         for m, i in enumerate(items):
             start = _place(rows, n, m, start, *encoded[i])
             whole = len(encoded[i][0]) <= seq_len
-            rows.scored_NM[n, m] = whole and examples[i].single_reference
+            rows.scored_NM[n, m] = whole and single[i]
             rows.example_NM[n, m] = i
     return rows
 

@@ -13,6 +13,7 @@ from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.evaluation.emerging import FAMILIES, LEFT_OUT, emerging_items
 from dcft_jax.evaluation.items import KINDS
 from dcft_jax.evaluation.suites import SUITES
+from dcft_jax.lm_eval.__main__ import make_parser as harness_parser
 from tests.test_docs import block_with
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
@@ -94,3 +95,16 @@ def test_the_examples_run(tmp_path, monkeypatch):
     ]
     exec(block_with("docs/evaluation.md", "overlapping("), names)
     assert names["remove"] == {0}
+
+
+def test_every_option_of_the_harness_is_explained():
+    section = PAGE[PAGE.index("## lm-evaluation-harness") :]
+    table = [line for line in section.splitlines() if line.startswith("| `--")]
+    named = set(re.findall(r"--\w+", " ".join(table)))
+    parser = harness_parser()
+    known = {o for action in parser._actions for o in action.option_strings}
+    assert named == known - {"-h", "--help"}
+    for line in table:
+        option, default = (cell.strip("` ") for cell in line.split("|")[1:3])
+        if default.isdigit():
+            assert parser.get_default(option.removeprefix("--")) == int(default)

