@@ -34,12 +34,16 @@ def model() -> ModelConfig:
     return ModelConfig.from_config(config.model, VOCAB, config.mesh.rules)
 
 
+logits = jax.jit(apply, static_argnums=0)
+
+
 def greedy(model, params, prompt: list[int], num_tokens: int) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(num_tokens):
-        logits_BLV = apply(model, params, jnp.asarray([tokens], jnp.int32))
-        tokens.append(int(jnp.argmax(logits_BLV[0, -1])))
-    return tokens[len(prompt) :]
+    row_BL, start = np.zeros((1, L), np.int32), len(prompt)
+    row_BL[0, :start] = prompt
+    for end in range(start, start + num_tokens):
+        # What follows is not seen.
+        row_BL[0, end] = jnp.argmax(logits(model, params, row_BL)[0, end - 1])
+    return row_BL[0, start : start + num_tokens].tolist()
 
 
 def pack(examples: list[tuple[list[int], list[int]]]) -> dict[str, np.ndarray]:

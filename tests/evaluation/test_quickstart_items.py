@@ -32,8 +32,8 @@ def test_references_are_right_and_repeated_prompts_are_not(config: ConfigDict):
                 continue
             sources = [item.metadata["source"] for item in items]
             assert len(set(sources)) == 2, set(sources)
-            library = [i for i in items if i.metadata["source"] != "micro_functions"]
-            items = [*library, *items[:60]]
+            library = [i for i in items if i.metadata["source"] != sources[-1]]
+            items = [*library[:20], *items[-20:]]
         replies = [[item.reference, item.prompt] for item in items]
         judged = judge(items, replies, execution)
         assert all(one is not None and one[0].correct for one in judged)
