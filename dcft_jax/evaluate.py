@@ -303,7 +303,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--to", help="folder of the results; default: beside the run")
     add("--likelihoods", action="store_true", help="generate no replies")
     add("--max_new_tokens", type=int, default=256, help="of every reply")
-    add("--max_length", type=int, default=2048, help="of a text that is scored")
+    add(
+        "--max_length",
+        type=int,
+        default=2048,
+        help="tokens of a prompt or a scored text",
+    )
     add("--batch_size", type=int, default=16, help="sequences computed at once")
     add("--num_samples", type=int, default=1, help="replies to every prompt")
     add("--k", type=int, nargs="+", default=[1], help="of pass@k")

@@ -32,10 +32,11 @@ def generate_replies(
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     seed: int = 0,
     batch_size: int = 16,
+    max_length: int = 2048,
     seconds: float = 0.0,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[Reply] | None]:
-    """`num_samples` replies to each conversation, or None where time ran out.
+    """`num_samples` replies to each conversation; None: too long, or no time left.
 
     What is replied to a conversation depends on it, its place in the list and the seed,
     and not on the time. Conversations are taken in an order that the seed shuffles, so
@@ -45,6 +46,7 @@ def generate_replies(
     Args:
       max_new_tokens: of a reply.
       batch_size: replies decoded together.
+      max_length: tokens of a prompt at most; memory grows with its square.
       seconds: after so many no new batch is begun; 0: no limit. At least one batch is
         replied to.
       advance: is told how many more conversations were replied to.
@@ -60,13 +62,13 @@ def generate_replies(
             "it above 0"
         )
     prompts = [tokenizer.chat.encode_prompt(messages) for messages in conversations]
-    order = list(range(len(prompts)))
+    order = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_length]
     random.Random(seed).shuffle(order)
     if not seconds:
         # Nobody is left out, so a batch may be of equal lengths and wastes nothing.
         order.sort(key=lambda i: len(prompts[i]))
     replies: list[list[Reply] | None] = [None] * len(prompts)
-    per_batch = min(max(batch_size // num_samples, 1), len(prompts))
+    per_batch = min(max(batch_size // num_samples, 1), max(len(order), 1))
     started = monotonic()
     for first in range(0, len(order), per_batch):
         if first and _is_over(started, seconds):

@@ -44,7 +44,7 @@ class Options:
       num_samples, sampling: replies per item, and how they are drawn.
       ks: of pass@k, each at most `num_samples`.
       seconds: for the replies of a task; 0: no limit. See `generate_replies`.
-      max_length: tokens of an example whose likelihood is computed, at most.
+      max_length: tokens of a prompt, and of a text whose likelihood is computed.
       batch_size: sequences computed at once.
       seed: of the sampling, and of who is answered first.
     """
@@ -201,7 +201,8 @@ def _replies(task, items, subject, options, execution, records, advance) -> list
     counts = [count_correct(one) for one in judged if one is not None]
     ns = [n for n, _ in counts if n]
     correct = [c for n, c in counts if n]
-    notes = [_cut(replies, options)]
+    unanswered = sum(one is None for one in replies)
+    notes = [_cut(replies, options), f"{unanswered} without" if unanswered else ""]
     if len(ns) < len(counts):  # programs, and no sandbox
         notes.append(execution.reason)
     note = "; ".join(filter(None, notes))
@@ -248,6 +249,7 @@ def answer(
         sampling=options.sampling,
         seed=options.seed,
         batch_size=options.batch_size,
+        max_length=options.max_length,
         seconds=options.seconds,
         advance=more,
     )

@@ -61,6 +61,18 @@ def test_those_there_was_time_for_are_not_the_first(model, params, tokenizer, cl
     assert len(chosen) > 4
 
 
+def test_prompts_that_are_too_long_have_no_reply(model, params, tokenizer):
+    lengths = [len(tokenizer.chat.encode_prompt(one)) for one in CONVERSATIONS]
+    limit = sorted(lengths)[3]
+    found = answer(model, params, tokenizer, max_length=limit)
+    assert [one is not None for one in found] == [n <= limit for n in lengths]
+    every = answer(model, params, tokenizer)
+    assert all(
+        one is None or one == all_ for one, all_ in zip(found, every, strict=True)
+    )
+    assert answer(model, params, tokenizer, max_length=1) == [None] * 7
+
+
 def test_samples_of_one_conversation_differ(model, params, tokenizer):
     sampling = Sampling(temperature=1.0)
     found = answer(model, params, tokenizer, num_samples=3, sampling=sampling)
