@@ -54,7 +54,8 @@ def test_every_kind_of_item():
 
 
 def test_the_commands_are_understood():
-    commands = re.findall(r"^python -m dcft_jax.evaluate (.*)", PAGE, re.MULTILINE)
+    lines = PAGE.replace("\\\n", "")  # commands of several lines
+    commands = re.findall(r"^python -m dcft_jax.evaluate (.*)", lines, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
         evaluate.make_parser().parse_args(command.partition("#")[0].split())
