@@ -62,11 +62,8 @@ def generate_replies(
             "it above 0"
         )
     prompts = [tokenizer.chat.encode_prompt(messages) for messages in conversations]
-    order = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_length]
-    random.Random(seed).shuffle(order)
-    if not seconds:
-        # Nobody is left out, so a batch may be of equal lengths and wastes nothing.
-        order.sort(key=lambda i: len(prompts[i]))
+    lengths = [len(prompt) for prompt in prompts]
+    order = _order(lengths, max_length, seed, by_length=not seconds)
     replies: list[list[Reply] | None] = [None] * len(prompts)
     per_batch = min(max(batch_size // num_samples, 1), max(len(order), 1))
     started = monotonic()
@@ -93,6 +90,18 @@ def generate_replies(
         if advance is not None:
             advance(len(chosen))
     return replies
+
+
+def _order(
+    lengths: Sequence[int], max_length: int, seed: int, by_length: bool
+) -> list[int]:
+    """The prompts that are short enough, in an order that the seed shuffled.
+
+    `by_length`: if nobody is left out, batches may be of equal lengths and waste less.
+    """
+    order = [i for i, length in enumerate(lengths) if length <= max_length]
+    random.Random(seed).shuffle(order)
+    return sorted(order, key=lambda i: lengths[i]) if by_length else order
 
 
 def _is_over(started: float, seconds: float) -> bool:
