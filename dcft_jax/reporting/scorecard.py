@@ -30,7 +30,9 @@ def score_table(scores: Sequence[Score], title: str) -> Table:
         cells = (
             score.task,
             score.metric,
-            f"{_shown(found.value, share)} ± {_shown(found.stderr, share)}",
+            f"{_shown(found.value, share)} ± {_shown(found.stderr, share)}"
+            if found.n
+            else "-",
             _shown(score.chance, share),
             f"{found.n} of {score.total}" if found.n < score.total else f"{found.n}",
             score.note,
