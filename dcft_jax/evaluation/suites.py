@@ -81,7 +81,7 @@ def _command(directory: Path | None, there: Sequence[str]) -> str:
     words = ["python -m dcft_jax.data.fetch offline"]
     if directory is not None:
         words += ["--to", str(directory)]
-    left_out = [t.name for t in OFFLINE if t.default and t.name not in there]
+    left_out = [task.name for task in OFFLINE if task.name not in there]
     if there and left_out:
         words += ["--without", *left_out]
     return " ".join(words)

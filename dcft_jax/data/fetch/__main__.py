@@ -1,7 +1,7 @@
 """Writes public test sets for evaluation as JSONL files.
 
 python -m dcft_jax.data.fetch offline
-python -m dcft_jax.data.fetch offline --to data --with piqa --without math_short
+python -m dcft_jax.data.fetch offline --to data --without math_short piqa
 python -m dcft_jax.data.fetch offline --list
 """
 
@@ -11,15 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dcft_jax.data.fetch.offline import OFFLINE, Task
-from dcft_jax.data.fetch.store import (
-    CACHE,
-    MANIFEST,
-    read_manifest,
-    remove_task,
-    write_tasks,
-)
-
-_OPTIONAL = [task.name for task in OFFLINE if not task.default]
+from dcft_jax.data.fetch.store import CACHE, MANIFEST, remove_task, write_tasks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,14 +21,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     folder, wheels = Path(args.to) / args.suite, Path(args.to) / "wheels"
     try:
-        _check(args.optional, args.without)
+        _check(args.without)
         for name in args.without:
             if remove_task(name, folder):
                 print(f"{name}: removed")
-        # An optional task that is there stays, and is kept whole.
-        wanted = {*args.optional, *read_manifest(folder)}
-        tasks = [task for task in OFFLINE if task.default or task.name in wanted]
-        tasks = [task for task in tasks if task.name not in args.without]
+        tasks = [task for task in OFFLINE if task.name not in args.without]
         write_tasks(tasks, folder, wheels, print)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -45,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _check(optional: Sequence[str], without: Sequence[str]) -> None:
-    if both := sorted({*optional} & {*without}):
-        raise ValueError(f"--with {both[0]} and --without {both[0]}: choose one")
+def _check(without: Sequence[str]) -> None:
     names = [task.name for task in OFFLINE]
     for name in without:
         if name not in names:
@@ -55,10 +42,9 @@ def _check(optional: Sequence[str], without: Sequence[str]) -> None:
 
 
 def _listed(task: Task) -> str:
-    when = "" if task.default else f", with `--with {task.name}` only"
     note = f"\n    {task.note}" if task.note else ""
     return (
-        f"{task.name}: {task.rows:,} rows ({task.split}{when})\n"
+        f"{task.name}: {task.rows:,} rows ({task.split})\n"
         f"    licence {task.licence} ({task.licence_source})\n"
         f"    {task.upstream}, out of {task.wheel.requirement}{note}"
     )
@@ -73,14 +59,6 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("suite", choices=("offline",), help="of which the tasks are")
     add("--to", default=CACHE, help="the files go into the folder <suite> of this one")
-    add(
-        "--with",
-        dest="optional",
-        nargs="+",
-        default=[],
-        choices=_OPTIONAL,
-        help="a task that is not fetched otherwise; once there it stays",
-    )
     add(
         "--without",
         nargs="+",

@@ -28,7 +28,6 @@ class Task(NamedTuple):
         upstream: where the authors publish the set.
         split: of the set. All are public test sets or stand for one: never train on
             them.
-        default: False: only fetched when asked for.
         note: what to know before using or passing on the rows.
     """
 
@@ -41,7 +40,6 @@ class Task(NamedTuple):
     licence_source: str
     upstream: str
     split: str
-    default: bool = True
     note: str = ""
 
 
@@ -133,7 +131,6 @@ OFFLINE = (
         ),
         upstream="https://github.com/ybisk/ybisk.github.io/tree/master/piqa",
         split="validation",
-        default=False,
         note="the labels of its test split are not published",
     ),
 )

