@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from dcft_jax.conflict.algebra import matmul, ridged
+from dcft_jax.conflict.residual import residual
 
 TOLERANCE = 1e-6  # of the linear term or the solution, whichever is larger
 GRACE_STEPS = 3
@@ -55,7 +56,9 @@ def solve_nnqp(matrix_KK: jax.Array, linear_K: jax.Array) -> jax.Array:
         jnp.int32(size + 1),
         jnp.int32(0),
     )
-    return jnp.maximum(lax.while_loop(unfinished, pivot, start).x_K, 0.0)
+    end = lax.while_loop(unfinished, pivot, start)
+    x_K = _refined(matrix_KK, linear_K, end.free_K, end.x_K)
+    return jnp.maximum(x_K, 0.0)
 
 
 @functools.partial(jax.jit, static_argnames="steps")
@@ -86,13 +89,25 @@ class _Pivot(NamedTuple):
 
 def _violated(matrix_KK, linear_K, free_K) -> tuple[jax.Array, jax.Array]:
     """The solution on a free set, and where it or its multipliers are negative."""
-    size = len(linear_K)
-    inside_KK = free_K[:, None] & free_K
-    system_KK = jnp.where(inside_KK, matrix_KK, jnp.eye(size, dtype=jnp.float32))
-    factor_KK = lax.linalg.cholesky(system_KK, symmetrize_input=False)
-    side_K = jnp.where(free_K, -linear_K, 0.0)
-    x_K = jax.scipy.linalg.cho_solve((factor_KK, True), side_K)
+    x_K = _solve_free(matrix_KK, -linear_K, free_K)
     slope_K = matmul(matrix_KK, x_K) + linear_K
     # A large solution comes with rounding of its own size: it must not cause pivots.
     tolerance = TOLERANCE * jnp.maximum(1.0, jnp.max(jnp.abs(x_K), initial=0.0))
     return x_K, jnp.where(free_K, x_K, slope_K) < -tolerance
+
+
+def _refined(matrix_KK, linear_K, free_K, x_K) -> jax.Array:
+    """Rounding of the solve, grown by the condition of the matrix, taken out again."""
+    left_K = residual(matrix_KK, x_K, -linear_K)
+    return x_K + _solve_free(matrix_KK, left_K, free_K)
+
+
+def _solve_free(matrix_KK, side_K, free_K) -> jax.Array:
+    """The linear system of the free variables; the others are 0."""
+    inside_KK = free_K[:, None] & free_K
+    identity_KK = jnp.eye(len(side_K), dtype=jnp.float32)
+    factor_KK = lax.linalg.cholesky(
+        jnp.where(inside_KK, matrix_KK, identity_KK), symmetrize_input=False
+    )
+    side_K = jnp.where(free_K, side_K, 0.0)
+    return jax.scipy.linalg.cho_solve((factor_KK, True), side_K)
