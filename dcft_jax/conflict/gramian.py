@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from dcft_jax.conflict.accurate import add_exactly
 from dcft_jax.conflict.groups import Groups, one_group
 from dcft_jax.conflict.sharded import sharded_axes, spread_like, spread_slots
 
@@ -198,14 +199,15 @@ def _matrix_gramian(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
         return _dot(leaf_S, scale)
     sizes = (leaf_S.shape[0], *(1 for _ in lead), size, *leaf_S.shape[axis + 1 :])
 
-    def add_chunk(i, gram_SS):
+    def add_chunk(i, total):
         *outer, inner = jnp.unravel_index(i, (*lead, whole))
         starts = [0, *outer, inner * size] + [0] * (leaf_S.ndim - axis - 1)
         chunk = lax.dynamic_slice(leaf_S, starts, sizes)
         here = (
             None if scale is None else lax.dynamic_slice(scale, starts[1:], sizes[1:])
         )
-        return gram_SS + _dot(chunk, here)
+        gram_SS = _dot(chunk, here)
+        return add_exactly(total, (gram_SS, jnp.zeros_like(gram_SS)))
 
     # The remainder comes first: it also gives the loop's carry the right type.
     done = whole * size
@@ -215,7 +217,10 @@ def _matrix_gramian(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
         if scale is None
         else lax.slice_in_dim(scale, done, done + rest, axis=axis - 1)
     )
-    return lax.fori_loop(0, math.prod(lead) * whole, add_chunk, _dot(tail, tail_scale))
+    first_SS = _dot(tail, tail_scale)
+    start = (first_SS, jnp.zeros_like(first_SS))
+    gram_SS, lost_SS = lax.fori_loop(0, math.prod(lead) * whole, add_chunk, start)
+    return gram_SS + jnp.where(jnp.isfinite(lost_SS), lost_SS, 0.0)
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dcft_jax.conflict.accurate import residual
 from dcft_jax.conflict.algebra import matmul, ridged
-from dcft_jax.conflict.residual import residual
 
 TOLERANCE = 1e-6  # of the linear term or the solution, whichever is larger
 GRACE_STEPS = 3

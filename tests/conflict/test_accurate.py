@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dcft_jax.conflict.residual import residual
+from dcft_jax.conflict.accurate import residual
 
 EPS = np.finfo(np.float32).eps
 

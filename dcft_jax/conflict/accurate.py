@@ -1,13 +1,16 @@
-"""The residual of a linear system to more digits than float32 has.
+"""Sums to more digits than float32 has.
 
-What is left of a system after solving it is a small difference of large terms: in
-float32 it would be rounding only, and a step of refinement would refine nothing.
+What is left of a linear system after solving it is a small difference of large terms:
+in float32 it would be rounding only, and a step of refinement would refine nothing. And
+a long sum loses digits to every addition.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+Pair = tuple[jax.Array, jax.Array]
 
 _UPPER_HALF = np.uint32(0xFFFFF000)  # sign, exponent and 12 of 24 bits
 
@@ -34,13 +37,14 @@ def _accurate_sum(terms_KN: jax.Array) -> jax.Array:
     """Over the last axis; what every addition rounds away is added last."""
     start = (np.float32(0), np.float32(0))
     pairs = (terms_KN, jnp.zeros_like(terms_KN))
-    total_K, lost_K = lax.reduce(pairs, start, _add, (1,))
+    total_K, lost_K = lax.reduce(pairs, start, add_exactly, (1,))
     return total_K + lost_K
 
 
-def _add(a, b):
-    """The sum of two sums, with all that was rounded away from either or now."""
-    (a, a_lost), (b, b_lost) = a, b
+def add_exactly(one: Pair, other: Pair) -> Pair:
+    """The sum of two sums, each with all that was rounded away from it (Knuth 1969)."""
+    a, a_lost = one
+    b, b_lost = other
     total = a + b
     b_seen = total - a
     return total, a_lost + b_lost + ((a - (total - b_seen)) + (b - b_seen))
