@@ -7,10 +7,12 @@ python -m dcft_jax.main --config configs/quickstart.py --config.run.num_steps=50
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
+from dcft_jax.planning import explain_exhausted, is_exhausted
 from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import open_run
@@ -35,7 +37,17 @@ def main(argv: list[str]) -> None:
     file, _, argument = path.partition(":")  # configs/quickstart.py:maths
     name = "-".join(filter(None, (Path(file).stem, argument)))
     try:
-        run = open_run(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+        start(_WORKDIR.value or f"runs/{name}")
+    except jax.errors.JaxRuntimeError as error:
+        if not is_exhausted(error):
+            raise
+        explain_exhausted(error, _CONFIG.value, Console(stderr=True))
+        raise SystemExit(1) from error
+
+
+def start(workdir: str) -> None:
+    try:
+        run = open_run(_CONFIG.value, workdir)
     except (ValueError, OSError, ImportError) as error:
         # What users can put right needs no traceback.
         fail(error)

@@ -1,0 +1,196 @@
+"""Plans of whole configs on eight fake CPU devices."""
+
+import dataclasses
+import json
+from io import StringIO
+
+import jax
+import pytest
+from rich.console import Console
+
+from dcft_jax.planning import Plan, as_json, make_plan, show_plan
+from dcft_jax.planning.advice import advise
+from dcft_jax.planning.chips import CHIPS, chip_of
+from dcft_jax.planning.compiling import Compiled, Memory, compile_step
+from dcft_jax.planning.roofline import roofline
+from dcft_jax.planning.sizes import measure_sizes
+from dcft_jax.planning.topology import Topology, parse_topology
+from dcft_jax.planning.traffic import Collective
+from tests.planning.conftest import small_config
+
+GIB = 2**30
+
+
+def shown(plan: Plan) -> str:
+    console = Console(file=StringIO(), width=100)
+    show_plan(plan, console)
+    return console.file.getvalue()
+
+
+def on(plan: Plan, kind: str, temporary: int) -> Plan:
+    """The plan as if for another chip, with so many bytes of temporaries."""
+    memory = Memory(plan.train.memory.arguments, 0, temporary, 0)
+    train = plan.train._replace(memory=memory)
+    chip = CHIPS[kind]
+    speed = roofline(chip, plan.mesh, train.flops, memory, train.collectives)
+    return dataclasses.replace(plan, chip=chip, train=train, roofline=speed)
+
+
+def test_no_data_and_an_unknown_device_are_said_not_invented(plan):
+    found = json.loads(json.dumps(as_json(plan)))
+    assert found["hbm_gib_per_chip"] > 0
+    for name in ("hbm_capacity_gib", "fits", "step_seconds_estimate", "mfu_estimate"):
+        assert found[name] is None
+    assert found["epochs"] is None and "data/maths.jsonl" in found["epochs_unknown"]
+    assert found["num_chips"] == 8 and found["tokens_per_step"] == 2 * 4 * 32
+    assert found["compile_seconds"] > 0
+    assert found["advice"] == []
+    text = shown(plan)
+    assert "unknown: abilities.maths.sources.rows" in text
+    assert "the devices at hand: 8 x cpu" in text
+
+
+def test_memory_of_a_chip_is_what_the_shardings_say(plan):
+    found = as_json(plan)["hbm_gib_by_kind"]
+    # Adam keeps two numbers for each parameter; the decoder lies over data and model.
+    parameters = found["trained parameters"] * GIB
+    assert found["optimizer"] * GIB == pytest.approx(2 * parameters, rel=1e-2)
+    assert 4 * plan.num_params / 4 <= parameters < 1.1 * 4 * plan.num_params / 4
+    assert found["batch"] * GIB == pytest.approx(4 * 2 * 32 * 13 / 4, rel=0.1)
+    memory = plan.train.memory
+    # The program does not ask for the few numbers that it only replaces.
+    assert 0 <= sum(found.values()) * GIB - memory.total < 64
+    assert as_json(plan)["hbm_gib_per_chip"] * GIB >= memory.total
+
+
+def test_the_step_costs_little_more_than_plain_training_and_recomputation(plan):
+    found = as_json(plan)
+    # A forward pass of three is done again; what resolves conflicts adds a little.
+    ratio = found["flops_per_step"] / found["plain_flops_per_step"]
+    assert 1.1 < ratio < 4 / 3 + 0.1
+
+
+def test_traffic_goes_over_the_axes_of_the_mesh(plan):
+    moved = as_json(plan)["collective_bytes"]
+    assert moved["all-gather"]["data"] > 0  # parameters, where they are used
+    assert moved["all-reduce"]["model"] > 0  # activations
+    layers = {c.runs for c in plan.train.collectives}
+    assert plan.program.model.num_layers in layers
+    assert all(c.certain for c in plan.train.collectives)
+
+
+def test_what_does_not_fit_gets_advice_with_numbers(plan):
+    small = on(plan, "v5e", temporary=20 * GIB)
+    assert small.fits is False
+    lines = "\n".join(advise(small))
+    assert "config.conflict.engine" in lines
+    assert "config.mesh.ability = 1 and config.mesh.data = 4" in lines
+    assert "config.lora.rank = 16" in lines
+    assert "config.model.remat" not in lines  # it is on already
+    assert "It does not fit" in shown(small)
+    assert on(plan, "v5e", temporary=GIB).fits is True
+    assert advise(on(plan, "v5e", temporary=GIB)) == []
+
+
+def test_a_refused_step_is_reported_with_what_it_would_have_needed(plan, monkeypatch):
+    message = "RESOURCE_EXHAUSTED: Ran out of memory. Used 45.50G of 30.75G hbm. More."
+
+    def refuse(*_):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    refused = compile_step(
+        plan.program.train_step,
+        plan.arguments[:3],
+        plan.mesh,
+        Console(quiet=True),
+        "the train step",
+    )
+    assert refused.flops == plan.train.flops
+    late = dataclasses.replace(plan, train=refused, chip=CHIPS["v4"])
+    found = as_json(late)
+    assert found["hbm_gib_per_chip"] == pytest.approx(45.5)
+    assert found["fits"] is False and found["refusal"] == message
+    assert "The compiler refused it" in shown(late)
+
+
+def test_another_failure_of_the_compiler_is_not_hidden(plan, monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        compile_step(
+            plan.program.eval_step,
+            (plan.arguments.params, plan.arguments.eval_batch),
+            plan.mesh,
+            Console(quiet=True),
+            "the eval step",
+        )
+
+
+def test_roofline_of_known_numbers(plan):
+    moved = [
+        Collective("all-gather", 4 * 10**9, 2, ((0, 1, 2, 3), (4, 5, 6, 7)), True),
+        Collective("reduce-scatter", 10**9, 1, ((0, 1, 2, 3), (4, 5, 6, 7)), True),
+        Collective("all-reduce", 10**9, 1, (), True),
+    ]
+    memory = Memory(arguments=10**9, outputs=10**8, temporary=10**9, code=0)
+    found = roofline(CHIPS["v5e"], plan.mesh, 8 * 197 * 10**12, memory, moved)
+    assert found.compute == pytest.approx(1.0)
+    assert found.hbm == pytest.approx(3.1 / 819)
+    assert found.ici == pytest.approx((2 * 3 + 3 + 2 * 7 / 8) / 100)
+    assert (found.dcn, found.bound_by, found.estimate) == (0, "compute", found.compute)
+
+
+def test_peaks_are_found_by_the_names_of_jax():
+    assert chip_of("TPU v5 lite") is CHIPS["v5e"]
+    assert chip_of("cpu") is None
+
+
+def test_epochs_follow_the_mixture(plan, tiny_config):
+    sizes = measure_sizes(tiny_config, Console(quiet=True))
+    assert sizes.unknown == ""
+    known = dataclasses.replace(
+        plan,
+        sizes=sizes,
+        config=tiny_config,
+        program=dataclasses.replace(
+            plan.program,
+            composition=dataclasses.replace(
+                plan.program.composition, size_KT=sizes.size_KT[:2]
+            ),
+        ),
+    )
+    composition = known.program.composition
+    epochs_KT = known.epochs_KT
+    assert epochs_KT is not None
+    drawn = composition.num_steps * 2 * 4
+    assert (epochs_KT * composition.size_KT).sum() == pytest.approx(drawn, rel=1e-5)
+
+
+def test_a_model_elsewhere_is_planned_from_its_settings():
+    config = small_config()
+    config.pretrained.path = "/nowhere/llama"
+    with pytest.raises(FileNotFoundError, match="--settings FILE"):
+        make_plan(config)
+    with pytest.raises(FileNotFoundError, match=r"--settings none.json: there is no"):
+        make_plan(config, settings="none.json")
+    config.pretrained.path = ""
+    with pytest.raises(ValueError, match=r"is for a model of config\.pretrained\.path"):
+        make_plan(config, settings="none.json")
+
+
+def test_topologies_are_read():
+    assert parse_topology("v4:2x2x4") == Topology("v4", (2, 2, 4), 1)
+    assert parse_topology("v5e:16x16x2") == Topology("v5e", (16, 16), 2)
+    for bad in ("v3:2x2", "v4", "v4:2x2", "v5e:0x4", "v5e:2x2x2x2", "v4:2x2x"):
+        with pytest.raises(ValueError, match=f"--topology {bad}: .*v4:4x4x4"):
+            parse_topology(bad)
+
+
+def test_a_step_without_memory_says_nothing_about_it(plan):
+    silent = Compiled(1, 1.0, None, (), "RESOURCE_EXHAUSTED", None)
+    found = as_json(dataclasses.replace(plan, train=silent, chip=CHIPS["v4"]))
+    assert found["hbm_gib_per_chip"] is None
+    assert found["fits"] is False and found["advice"]
