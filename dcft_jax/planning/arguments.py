@@ -1,10 +1,12 @@
 """The arguments of the train and eval steps, as shapes and shardings alone."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
@@ -79,29 +81,21 @@ def _frozen(model: ModelConfig, quantize: str, mesh: Mesh) -> Any:
 
 def bytes_per_chip(tree: Any) -> int:
     """Of arrays with shardings, on one device; layouts may pad them further."""
-    return sum(
-        _size(leaf.sharding.shard_shape(leaf.shape)) * _itemsize(leaf.dtype)
-        for leaf in jax.tree.leaves(tree)
-    )
+    leaves = jax.tree.leaves(tree)
+    return sum(_bytes(x.sharding.shard_shape(x.shape), x.dtype) for x in leaves)
 
 
 def total_bytes(tree: Any) -> int:
     """Of each array once, wherever it lies."""
-    return sum(_size(x.shape) * _itemsize(x.dtype) for x in jax.tree.leaves(tree))
+    return sum(_bytes(x.shape, x.dtype) for x in jax.tree.leaves(tree))
 
 
 def number_of(tree: Any) -> int:
     """Elements of all arrays."""
-    return sum(_size(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
-
-
-def _itemsize(dtype: Any) -> float:
-    name = str(dtype)
-    return 0.5 if name in ("int4", "uint4") else jax.numpy.dtype(dtype).itemsize
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """Two numbers of four bits share a byte."""
+    bits = 4 if str(dtype) in ("int4", "uint4") else 8 * jnp.dtype(dtype).itemsize
+    return math.prod(shape) * bits // 8

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,7 @@ class Compiled(NamedTuple):
 
 
 def compile_step(
-    step: Callable, arguments: Sequence[Any], mesh: Mesh, console: Console, what: str
+    step: Any, arguments: Sequence[Any], mesh: Mesh, console: Console, what: str
 ) -> Compiled:
     """Compiles a jitted function for the devices of the mesh.
 

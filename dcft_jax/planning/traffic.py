@@ -59,7 +59,7 @@ def collectives(text: str) -> list[Collective]:
 
 def bytes_by_kind(text: str) -> dict[str, int]:
     """Bytes that each kind of collective puts out on one device in one run."""
-    totals = dict.fromkeys(COLLECTIVES, 0)
+    totals: dict[str, int] = {kind: 0 for kind in COLLECTIVES}
     for one in collectives(text):
         totals[one.kind] += one.total
     return totals

@@ -2,20 +2,31 @@
 
 import dataclasses
 import json
+import re
 from io import StringIO
 
 import jax
+import numpy as np
 import pytest
 from rich.console import Console
 
 from dcft_jax.planning import Plan, as_json, make_plan, show_plan
 from dcft_jax.planning.advice import advise
+from dcft_jax.planning.arguments import (
+    bytes_per_chip,
+    make_arguments,
+    number_of,
+    total_bytes,
+)
 from dcft_jax.planning.chips import CHIPS, chip_of
 from dcft_jax.planning.compiling import Compiled, Memory, compile_step
+from dcft_jax.planning.model import planned_model
 from dcft_jax.planning.roofline import roofline
 from dcft_jax.planning.sizes import measure_sizes
 from dcft_jax.planning.topology import Topology, parse_topology
 from dcft_jax.planning.traffic import Collective
+from dcft_jax.sharding import make_mesh
+from dcft_jax.training.program import build_program, make_composition
 from tests.planning.conftest import small_config
 
 GIB = 2**30
@@ -85,11 +96,20 @@ def test_what_does_not_fit_gets_advice_with_numbers(plan):
     lines = "\n".join(advise(small))
     assert "config.conflict.engine" in lines
     assert "config.mesh.ability = 1 and config.mesh.data = 4" in lines
-    assert "config.lora.rank = 16" in lines
+    assert 'config.model.param_dtype = "bfloat16"' in lines
     assert "config.model.remat" not in lines  # it is on already
     assert "It does not fit" in shown(small)
     assert on(plan, "v5e", temporary=GIB).fits is True
     assert advise(on(plan, "v5e", temporary=GIB)) == []
+
+
+def test_advice_tries_adapters_where_they_are_smaller(plan):
+    model = dataclasses.replace(plan.program.model, width=512, hidden=1024)
+    program = dataclasses.replace(plan.program, model=model)
+    wide = on(dataclasses.replace(plan, program=program), "v5e", temporary=20 * GIB)
+    (line,) = (line for line in advise(wide) if "config.lora.rank = 16" in line)
+    then, now = re.findall(r"[\d.]+(?= of state|$)", line)
+    assert 4 * float(then) < 2 * float(now)  # of four numbers a parameter keeps one
 
 
 def test_a_refused_step_is_reported_with_what_it_would_have_needed(plan, monkeypatch):
@@ -148,25 +168,27 @@ def test_peaks_are_found_by_the_names_of_jax():
     assert chip_of("cpu") is None
 
 
-def test_epochs_follow_the_mixture(plan, tiny_config):
+def test_epochs_follow_the_mixture(plan):
+    sizes = plan.sizes._replace(size_KT=np.array([[60, 20], [40, 0]]), unknown="")
+    composition = make_composition(plan.config, sizes.size_KT, sizes.tier_KN)
+    program = dataclasses.replace(plan.program, composition=composition)
+    known = dataclasses.replace(plan, sizes=sizes, program=program)
+    # Half of the rows for each ability; tiers by their sizes.
+    half = plan.config.run.num_steps * 2 * 4 / 2
+    found = as_json(known)["epochs"]
+    assert found == {
+        "maths": pytest.approx([half / 80, half / 80], rel=1e-4),
+        "code": pytest.approx([half / 40], rel=1e-4),
+    }
+    assert "maths:" in shown(known) and "(by tier)" in shown(known)
+
+
+def test_sizes_are_those_of_the_data(tiny_config):
     sizes = measure_sizes(tiny_config, Console(quiet=True))
     assert sizes.unknown == ""
-    known = dataclasses.replace(
-        plan,
-        sizes=sizes,
-        config=tiny_config,
-        program=dataclasses.replace(
-            plan.program,
-            composition=dataclasses.replace(
-                plan.program.composition, size_KT=sizes.size_KT[:2]
-            ),
-        ),
-    )
-    composition = known.program.composition
-    epochs_KT = known.epochs_KT
-    assert epochs_KT is not None
-    drawn = composition.num_steps * 2 * 4
-    assert (epochs_KT * composition.size_KT).sum() == pytest.approx(drawn, rel=1e-5)
+    assert sizes.size_KT.shape == (3, 1) and (sizes.size_KT > 1).all()
+    assert sizes.tier_KN.shape == (3, 24)
+    assert sizes.vocab_size == 320 and 0 < (sizes.max_predicted or 0) <= 64
 
 
 def test_a_model_elsewhere_is_planned_from_its_settings():
@@ -179,6 +201,23 @@ def test_a_model_elsewhere_is_planned_from_its_settings():
     config.pretrained.path = ""
     with pytest.raises(ValueError, match=r"is for a model of config\.pretrained\.path"):
         make_plan(config, settings="none.json")
+
+
+def test_settings_of_a_model_that_is_not_here():
+    config = small_config()
+    config.pretrained.path = "/nowhere/llama"
+    config.lora.rank = 4
+    model = planned_model(config, "tests/settings/llama3_8b_v4.json")
+    assert (model.num_layers, model.width, model.vocab_size) == (32, 4096, 128_256)
+    mesh = make_mesh(config.mesh)
+    sizes = measure_sizes(config, Console(quiet=True))
+    assert "beside the weights" in sizes.unknown
+    program = build_program(config, model, sizes.size_KT, sizes.tier_KN)
+    arguments = make_arguments(config, program, mesh, sizes.examples_per_row)
+    assert number_of(arguments.frozen) == 8_030_261_248  # as its model card says: 8.03B
+    assert number_of(arguments.state.params) < 12_000_000
+    # Over data and model; norms and what embeds, whole on some of them.
+    assert bytes_per_chip(arguments.frozen) < 1.01 * total_bytes(arguments.frozen) / 4
 
 
 def test_topologies_are_read():
