@@ -23,7 +23,7 @@ _TOPOLOGY = flags.DEFINE_string(
     "topology",
     "",
     "What to compile for: v4, v5e, v5p or v6e and the chips along each axis, such as "
-    "v4:4x4x4; one more number is that of slices. Default: the devices at hand.",
+    "v4:4x4x4. Default: the devices at hand.",
 )
 _SETTINGS = flags.DEFINE_string(
     "settings",

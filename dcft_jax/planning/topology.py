@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 from dcft_jax.planning.chips import CHIPS
+from dcft_jax.sharding import AXES
 
-EXAMPLE = "v4:4x4x4 (64 chips), v5e:2x4 (8), v5e:16x16x2 (two slices of 256)"
+SLICE = "slice"  # the mesh axis that runs need to go over several slices
+EXAMPLE = "v4:4x4x4 (64 chips), v5e:2x4 (8)"
 
 
 class Topology(NamedTuple):
@@ -49,6 +51,11 @@ def topology_devices(name: str) -> list[Any]:
     from jax.experimental import topologies
 
     kind, shape, num_slices = parse_topology(name)
+    if num_slices > 1 and SLICE not in AXES:
+        raise ValueError(
+            f"--topology {name}: has {num_slices} slices, and config.mesh has no axis "
+            f"over slices, only {', '.join(AXES)}; plan for one slice"
+        )
     sizes = "x".join(map(str, shape))
     options: dict[str, Any] = {"num_slices": num_slices}
     if kind == "v4":

@@ -4,8 +4,6 @@ from io import StringIO
 
 import jax
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from rich.console import Console
 
 from dcft_jax import main as command
@@ -41,27 +39,14 @@ def test_a_plan_that_fails_does_not_hide_the_error():
     assert "There is no plan: mesh.ability=3" in text
 
 
-@pytest.fixture
-def command_line(monkeypatch):
-    """As if typed: python -m dcft_jax.main --config configs/quickstart.py"""
-    values = flags.FLAGS
-    with flagsaver.flagsaver():
-        values(
-            ["main", "--config=configs/quickstart.py", "--config.mesh.cpu_devices=0"]
-        )
-        yield monkeypatch
-
-
 @pytest.mark.parametrize(("message", "ending"), [(OUT, SystemExit), ("BUG", None)])
-def test_the_command_explains_memory_and_nothing_else(
-    command_line, plan, message, ending
-):
+def test_the_command_explains_memory_and_nothing_else(monkeypatch, message, ending):
     def die(*_):
         raise jax.errors.JaxRuntimeError(message)
 
     asked = []
-    command_line.setattr(command, "open_run", die)
-    command_line.setattr(command, "explain_exhausted", lambda *a: asked.append(a))
+    monkeypatch.setattr(command, "open_run", die)
+    monkeypatch.setattr(command, "explain_exhausted", lambda *a: asked.append(a))
     with pytest.raises(ending or jax.errors.JaxRuntimeError):
-        command.main(["main"])
+        command.run_config(small_config(), "nowhere")
     assert len(asked) == (1 if ending else 0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dcft_jax.models import STACKED, LoRA
 from dcft_jax.planning import Plan, as_json, make_plan, show_plan
 from dcft_jax.planning.advice import advise
 from dcft_jax.planning.arguments import (
@@ -23,7 +24,7 @@ from dcft_jax.planning.compiling import Compiled, Memory, compile_step
 from dcft_jax.planning.model import planned_model
 from dcft_jax.planning.roofline import roofline
 from dcft_jax.planning.sizes import measure_sizes
-from dcft_jax.planning.topology import Topology, parse_topology
+from dcft_jax.planning.topology import Topology, parse_topology, topology_devices
 from dcft_jax.planning.traffic import Collective
 from dcft_jax.sharding import make_mesh
 from dcft_jax.training.program import build_program, make_composition
@@ -108,7 +109,7 @@ def test_advice_tries_adapters_where_they_are_smaller(plan):
     program = dataclasses.replace(plan.program, model=model)
     wide = on(dataclasses.replace(plan, program=program), "v5e", temporary=20 * GIB)
     (line,) = (line for line in advise(wide) if "config.lora.rank = 16" in line)
-    then, now = re.findall(r"[\d.]+(?= of state|$)", line)
+    then, now = re.findall(r"[\d.]+(?= GiB of state|$)", line)
     assert 4 * float(then) < 2 * float(now)  # of four numbers a parameter keeps one
 
 
@@ -218,6 +219,28 @@ def test_settings_of_a_model_that_is_not_here():
     assert number_of(arguments.state.params) < 12_000_000
     # Over data and model; norms and what embeds, whole on some of them.
     assert bytes_per_chip(arguments.frozen) < 1.01 * total_bytes(arguments.frozen) / 4
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("int8", 8), ("nf4", 4)])
+def test_kernels_of_fewer_bits(plan, kind: str, bits: int):
+    config = small_config()
+    config.lora.rank, config.pretrained.quantize = 2, kind
+    fields = dict(width=256, hidden=512, param_dtype="bfloat16")
+    lora = LoRA.from_config(config.lora)
+    model = dataclasses.replace(plan.program.model, lora=lora, **fields)
+    sizes = plan.sizes
+    program = build_program(config, model, sizes.size_KT, sizes.tier_KN)
+    frozen = make_arguments(config, program, plan.mesh, 1).frozen[STACKED]
+    config.pretrained.quantize = "none"
+    whole = make_arguments(config, program, plan.mesh, 1).frozen[STACKED]
+    # Scales and norms come on top of the kernels.
+    ratio = total_bytes(frozen) / total_bytes(whole)
+    assert bits / 16 < ratio < bits / 16 + 0.1
+
+
+def test_several_slices_need_an_axis_of_the_mesh():
+    with pytest.raises(ValueError, match="has 2 slices, and config.mesh has no axis"):
+        topology_devices("v5e:2x4x2")
 
 
 def test_topologies_are_read():

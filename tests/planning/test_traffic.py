@@ -1,7 +1,10 @@
 """Collectives read off programs whose traffic is known."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -125,3 +128,10 @@ def test_what_the_compiler_writes_here(mesh):
     assert reduced in (1, 6)  # the compiler may take it out of the loop
     assert bytes_by_kind(text)["all-reduce"] == reduced * (4 // 2) * 16 * 4
     assert bytes_by_kind(text)["all-gather"] == 4 * 16 * 4
+
+
+def test_what_leaves_a_slice():
+    devices = np.array([SimpleNamespace(slice_index=i // 4) for i in range(8)])
+    two = SimpleNamespace(devices=devices.reshape(2, 2, 2), size=8)
+    assert crosses_slices(((0, 4), (1, 5)), two) and crosses_slices((), two)
+    assert not crosses_slices(((0, 1, 2, 3), (4, 5, 6, 7)), two)
