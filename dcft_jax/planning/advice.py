@@ -1,6 +1,7 @@
 """What to change when a run does not fit, with what each change would give."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -96,10 +97,12 @@ def _state_gib(plan: Plan, config: ConfigDict, model: ModelConfig) -> float:
 
 
 def _about_chips(plan: Plan) -> Iterator[str]:
-    if plan.chip is None:
+    """Where the state alone takes more than half of what there is."""
+    kept = (plan.arguments.state, plan.arguments.frozen)
+    if plan.chip is None or 2 * bytes_per_chip(kept) < plan.chip.hbm_gib * GIB:
         return
-    state = total_bytes((plan.arguments.state, plan.arguments.frozen))
-    least = -(-state // int(plan.chip.hbm_gib * GIB))
+    state = total_bytes(kept)
+    least = math.ceil(state / (plan.chip.hbm_gib * GIB))
     yield (
         f"more chips: the state alone is {state / GIB:.1f} GiB, that is {least} chips "
         f"of {plan.chip.hbm_gib:g} GiB if nothing is held twice (now {plan.mesh.size})"

@@ -9,11 +9,14 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from dcft_jax.planning.arguments import bytes_per_chip
 from dcft_jax.planning.flops import count_flops
 from dcft_jax.planning.traffic import Collective, collectives
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+# What compilers for TPU say: of everything, or of temporaries alone.
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
+_TEMPORARY = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -61,7 +64,7 @@ def compile_step(
                 if EXHAUSTED not in str(error):
                     raise
                 seconds = time.perf_counter() - started
-                return _refused(flops, seconds, str(error))
+                return _refused(flops, seconds, str(error), bytes_per_chip(arguments))
     seconds = time.perf_counter() - started
     with console.status(f"reading {what}"):
         found = collectives(compiled.as_text())
@@ -77,8 +80,16 @@ def _memory(stats: Any) -> Memory:
     )
 
 
-def _refused(flops: int, seconds: float, message: str) -> Compiled:
-    used = _USED.search(message)
-    needed = int(float(used.group(1)) * _UNITS[used.group(2)]) if used else None
+def _refused(flops: int, seconds: float, message: str, arguments: int) -> Compiled:
+    used, temporary = _USED.search(message), _TEMPORARY.search(message)
+    needed = None
+    if used:
+        needed = _size(*used.groups())
+    elif temporary:
+        needed = arguments + _size(*temporary.groups())
     first = message.strip().splitlines()[0]
     return Compiled(flops, seconds, None, (), first, needed)
+
+
+def _size(number: str, unit: str) -> int:
+    return int(float(number) * _UNITS[unit])
