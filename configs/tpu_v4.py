@@ -1,4 +1,4 @@
-"""A 1.2 B decoder on three abilities of your own, for 16 chips of TPU v4 (v4-32).
+"""A 1.0 B decoder on three abilities of your own, for 16 chips of TPU v4 (v4-32).
 
     python -m dcft_jax.main --config configs/tpu_v4.py --workdir gs://bucket/run
 

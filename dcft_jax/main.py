@@ -7,10 +7,12 @@ python -m dcft_jax.main --config configs/quickstart.py --config.run.num_steps=50
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
+from dcft_jax.planning import explain_exhausted, is_exhausted
 from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import open_run
@@ -34,8 +36,23 @@ def main(argv: list[str]) -> None:
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, argument = path.partition(":")  # configs/quickstart.py:maths
     name = "-".join(filter(None, (Path(file).stem, argument)))
+    run_config(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+
+
+def run_config(config: ConfigDict, workdir: str) -> None:
+    """Trains; where memory runs out, says what the config needs."""
     try:
-        run = open_run(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+        open_and_train(config, workdir)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_exhausted(error):
+            raise
+        explain_exhausted(error, config, Console(stderr=True))
+        raise SystemExit(1) from error
+
+
+def open_and_train(config: ConfigDict, workdir: str) -> None:
+    try:
+        run = open_run(config, workdir)
     except (ValueError, OSError, ImportError) as error:
         # What users can put right needs no traceback.
         fail(error)

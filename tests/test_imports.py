@@ -26,7 +26,9 @@ ALLOWED = {
     "report": {"reporting"},
     "export": {"training"},
     "generate": {"data", "models", "training"},
-    "main": {"sharding", "training"},
+    "planning": {"config", "data", "models", "sharding", "training"},
+    "plan": {"planning", "sharding"},
+    "main": {"planning", "sharding", "training"},
 }
 STEP = {"models", "conflict", "mixture", "sharding", "training"}
 

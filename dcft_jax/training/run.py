@@ -119,7 +119,7 @@ def open_run(
     console = console or Console()
     config_lib.validate(config)
     mesh = make_mesh(config.mesh, devices)
-    _check_batch(config, mesh)
+    check_batch(config, mesh)
     plain_config = config_lib.to_plain(config)
     folder = open_workdir(workdir, plain_config)
     base = open_base(config)
@@ -192,7 +192,8 @@ def show_data(data: Prepared, console: Console) -> None:
     console.print(preview(train, data.tokenizer))
 
 
-def _check_batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+def check_batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError if slots, or the rows of one, do not divide over the mesh."""
     config_lib.require(
         config.conflict.engine != "accumulate" or mesh.shape["ability"] == 1,
         "conflict.engine",

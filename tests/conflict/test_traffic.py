@@ -1,6 +1,5 @@
 """What resolving conflicts adds to the traffic between devices, from the program."""
 
-import re
 from functools import partial
 
 import jax
@@ -18,19 +17,16 @@ from dcft_jax.conflict import (
     resolved_gradient,
 )
 from dcft_jax.models import STACKED, ModelConfig, init
+from dcft_jax.planning.traffic import REDUCING, bytes_by_kind
 from dcft_jax.training.step import slot_loss
 
 K, B, L = 4, 8, 16
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1}
-REDUCING = ("all-reduce", "reduce-scatter")
-COLLECTIVES = (*REDUCING, "all-gather", "all-to-all", "collective-permute")
 
 
 def model() -> ModelConfig:
     from configs import base
 
     config = base.get_config()
-    # One layer, because the text of a loop says nothing about how often it runs.
     config.model.update(num_layers=1, width=256, hidden=1024, num_heads=4)
     config.model.update(num_kv_heads=4, head_dim=64, compute_dtype="float32")
     return ModelConfig.from_config(config.model, 512, config.mesh.rules)
@@ -38,18 +34,6 @@ def model() -> ModelConfig:
 
 def abstract_params():
     return jax.eval_shape(partial(init, model()), jax.random.key(0))
-
-
-def traffic(text: str) -> dict[str, int]:
-    """Bytes that each kind of collective puts out on one device."""
-    found = dict.fromkeys(COLLECTIVES, 0)
-    for line in text.splitlines():
-        match = re.match(r"\s*(?:ROOT )?\S+ = (.*?) ([\w-]+?)(-start)?\(", line)
-        if match and match.group(2) in found:
-            for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", match.group(1)):
-                size = np.prod([int(n) for n in shape.split(",") if n], dtype=int)
-                found[match.group(2)] += BYTES[dtype] * int(size)
-    return found
 
 
 def make_slots(num_slots: int, rows: int) -> dict[str, np.ndarray]:
@@ -94,7 +78,7 @@ def resolved(name, config, params, slots):
 @pytest.fixture(scope="module")
 def baseline() -> dict[str, int]:
     sizes = dict(ability=1, data=8, model=1)
-    return traffic(compiled_text(sizes, plain, 1, K * B))
+    return bytes_by_kind(compiled_text(sizes, plain, 1, K * B))
 
 
 # Backward passes, each of which reduces gradients once.
@@ -106,7 +90,7 @@ def test_abilities_on_their_own_slice_reduce_no_more_than_plain_training(
     baseline, name, passes
 ):
     sizes = dict(ability=4, data=2, model=1)
-    ours = traffic(compiled_text(sizes, partial(resolved, name), K, B))
+    ours = bytes_by_kind(compiled_text(sizes, partial(resolved, name), K, B))
     print(f"\n{name}: {ours}\nplain training: {baseline}")
     reduced = sum(ours[kind] for kind in REDUCING)
     reference = sum(baseline[kind] for kind in REDUCING)
