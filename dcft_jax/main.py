@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
+from dcft_jax import distributed
 from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import open_run
@@ -25,17 +26,31 @@ _WORKDIR = flags.DEFINE_string(
     "Default: runs/<name of the config>.",
 )
 
+for _name, (_kind, _help) in distributed.OPTIONS.items():
+    _define = flags.DEFINE_integer if _kind is int else flags.DEFINE_string
+    _define(_name, None, _help)
+
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
     set_cpu_devices(_CONFIG.value.mesh.cpu_devices)
+    try:
+        distributed.start(**{n: flags.FLAGS[n].value for n in distributed.OPTIONS})
+    except (ValueError, RuntimeError) as error:
+        fail(error)
+    with distributed.all_or_none():
+        open_and_train()
+
+
+def open_and_train() -> None:
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, argument = path.partition(":")  # configs/quickstart.py:maths
     name = "-".join(filter(None, (Path(file).stem, argument)))
+    console = Console(quiet=not distributed.is_first())
     try:
-        run = open_run(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+        run = open_run(_CONFIG.value, _WORKDIR.value or f"runs/{name}", console)
     except (ValueError, OSError, ImportError) as error:
         # What users can put right needs no traceback.
         fail(error)
