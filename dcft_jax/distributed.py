@@ -4,6 +4,7 @@ Every process runs the same command and does the same in the same order. What on
 may do, such as writing a file that all read, the first does.
 """
 
+import argparse
 import contextlib
 import hashlib
 import itertools
@@ -28,6 +29,18 @@ OPTIONS: dict[str, tuple[type, str]] = {
 HEARTBEAT_TIMEOUT_S = 100
 _WAIT_S = 7 * 24 * 3600  # what is waited for may be data preparation
 _barriers = itertools.count()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """`OPTIONS`, for commands that parse with argparse; see `start_from`."""
+    group = parser.add_argument_group("several processes")
+    for name, (kind, what) in OPTIONS.items():
+        group.add_argument(f"--{name}", type=kind, help=what)
+
+
+def start_from(args: argparse.Namespace) -> None:
+    """`start` with the options that `add_options` added."""
+    start(**{name: getattr(args, name) for name in OPTIONS})
 
 
 def start(

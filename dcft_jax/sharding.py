@@ -188,16 +188,23 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules) -> dict[str
     return {name: _place_one(name, x, mesh, rules) for name, x in batch.items()}
 
 
-def needed_rows(shape: tuple[int, int], mesh: Mesh, rules: Rules) -> np.ndarray:
-    """Which of S slots and B rows are on devices of this process, bool [S, B].
+def needed_rows(
+    shape: tuple[int, int], mesh: Mesh, rules: Rules, process: int | None = None
+) -> np.ndarray:
+    """Which of S slots and B rows are on devices of a process, bool [S, B].
 
     As the layout of a batch says: devices of a process may be anywhere on the mesh, and
     processes that hold the same rows all need them.
+
+    Args:
+      process: its number; None: this one.
     """
+    process = jax.process_index() if process is None else process
     sharding = NamedSharding(mesh, logical_to_spec(rules, ("slot", "batch")))
     needed_SB = np.zeros(shape, bool)
-    for index in sharding.addressable_devices_indices_map(shape).values():
-        needed_SB[index] = True
+    for device, index in sharding.devices_indices_map(shape).items():
+        if device.process_index == process:
+            needed_SB[index] = True
     return needed_SB
 
 

@@ -1,6 +1,7 @@
 """Batches: rows of the streams for training, all rows in order for evaluation."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -44,11 +45,11 @@ def next_batch(
     needed_SB = np.ones(shape, bool) if needed_SB is None else needed_SB
     if needed_SB.shape != shape:
         raise ValueError(f"needed_SB of shape {needed_SB.shape} must be of {shape}")
-    rows = {
-        (s, b): streams[ability_S[s]][int(first_row_S[s]) + int(b)]
-        for s, b in zip(*np.nonzero(needed_SB), strict=True)
+    rows: dict[tuple[int, int], Any] = {
+        (s, b): streams[int(ability_S[s])][int(first_row_S[s]) + b]
+        for s, b in np.argwhere(needed_SB).tolist()
     }
-    some = next(iter(rows.values())) if rows else streams[0][0]
+    some: Any = next(iter(rows.values())) if rows else streams[0][0]
     batch = {
         f"{name}_SBL": _scatter(rows, shape, name, some[name]) for name in ROW_FIELDS
     }
@@ -65,7 +66,7 @@ def _slot_rows(position_K, counts_K, rows_per_slot: int):
 
 
 def _scatter(
-    rows: Mapping[tuple[int, int], Batch],
+    rows: Mapping[tuple[int, int], Any],
     shape: tuple[int, int],
     name: str,
     one: np.ndarray,
