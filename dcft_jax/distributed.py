@@ -108,6 +108,7 @@ def check_same(what: str, *values: object) -> None:
     for value in values:
         is_array = isinstance(value, np.ndarray)
         digest.update(value.tobytes() if is_array else repr(value).encode())
+    _barrier()  # Gloo waits 30 s for those who are late to its first collective
     mine = np.frombuffer(digest.digest(), np.uint32)
     all_PD = np.asarray(multihost_utils.process_allgather(mine))
     others = np.flatnonzero((all_PD != all_PD[0]).any(axis=1)).tolist()

@@ -1,18 +1,26 @@
-"""Starting a command as several processes on this machine."""
+"""Starting several processes on this machine that are one program."""
 
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+TRAIN = ("-m", "dcft_jax.main")
 
 
 def start(
-    workdir: Path, num_processes: int, devices: int, arguments: list[str]
+    logs: Path,
+    num_processes: int,
+    command: Sequence[str],
+    devices: int = 1,
 ) -> list[subprocess.Popen]:
-    """`python -m dcft_jax.main`, with so many devices each; output in workdir/../N.log.
+    """Python with `command` and the options that say who is who.
 
-    A process is let go of with `wait`.
+    Args:
+      logs: what process i prints is in `log_of(logs, i)`.
+      devices: of each.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -20,30 +28,32 @@ def start(
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     processes = []
     for index in range(num_processes):
-        command = [
-            *(sys.executable, "-m", "dcft_jax.main", "--workdir", str(workdir)),
+        options = (
             f"--coordinator_address=127.0.0.1:{port}",
             f"--num_processes={num_processes}",
             f"--process_id={index}",
-            *arguments,
-        ]
-        with log_of(workdir, index).open("w") as log:
+        )
+        with log_of(logs, index).open("w") as log:
             processes.append(
-                subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+                subprocess.Popen(
+                    [sys.executable, *command, *options],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                )
             )
     return processes
 
 
-def log_of(workdir: Path, index: int) -> Path:
-    return workdir.with_name(f"{workdir.name}.{index}.log")
+def log_of(logs: Path, index: int) -> Path:
+    return logs.with_name(f"{logs.name}.{index}.log")
 
 
-def wait(processes: list[subprocess.Popen], timeout_s: float) -> list[int]:
-    """Their exit codes. Those that do not end in time are killed and -9."""
+def wait(processes: Sequence[subprocess.Popen], timeout_s: float) -> list[int]:
+    """Their exit codes; -9 of those that had to be killed after `timeout_s`."""
     try:
         for process in processes:
             process.wait(timeout_s)
