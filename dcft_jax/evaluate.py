@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from dcft_jax import distributed
 from dcft_jax.config import to_plain
 from dcft_jax.data.splits import load_ability
 from dcft_jax.evaluation.from_examples import items_of
@@ -41,8 +42,14 @@ CONFIGS = {"quickstart": "configs/quickstart.py"}
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
-    console = Console()
+    with distributed.all_or_none():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
+        distributed.start_from(args)
+        console = Console(quiet=not distributed.is_first())
         options = _options(args)
         suite = args.suite or (TEST if args.workdir else "offline")
         suite = CONFIGS.get(suite, suite)
@@ -69,7 +76,7 @@ def _evaluate(
     console: Console,
 ) -> None:
     """Task by task; what is done is on disk before the next begins."""
-    first = jax.process_index() == 0
+    first = distributed.is_first()
     if first:
         folder.mkdir(parents=True, exist_ok=True)
     scores: list[Score] = []
@@ -218,7 +225,7 @@ def _check_suite(suite: str, args: argparse.Namespace) -> None:
 def _execution(args: argparse.Namespace) -> Choice:
     if not args.execute_code:
         return Choice(None, "code is not executed without --execute_code")
-    if jax.process_index() != 0:
+    if not distributed.is_first():
         return NOT_EXECUTED
     return choose_backend(args.sandbox, args.allow_weak_sandbox)
 
@@ -289,6 +296,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--execute_code", action="store_true", help="run generated code (sandboxed)")
     add("--sandbox", default="auto", choices=("auto", "none", *BACKENDS))
     add("--allow_weak_sandbox", action="store_true", help="see docs/sandbox.md")
+    distributed.add_options(parser)
     return parser
 
 

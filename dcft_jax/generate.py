@@ -5,13 +5,16 @@ python -m dcft_jax.generate --workdir runs/quickstart --file prompts.txt
 """
 
 import argparse
+import contextlib
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 from absl import logging
 
+from dcft_jax import distributed
 from dcft_jax.data import Tokenizer, reply_text
 from dcft_jax.models import Sampling, generate, stream
 from dcft_jax.training.trained import Trained, load_trained
@@ -20,20 +23,37 @@ from dcft_jax.training.trained import Trained, load_trained
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
+    with distributed.all_or_none():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
+        distributed.start_from(args)
         prompts = _read_prompts(args)
         sampling = Sampling(
             temperature=args.temperature, top_k=args.top_k, top_p=args.top_p
         )
         _check_samples(args.num_samples, sampling)
         trained = load_trained(args.workdir, args.checkpoint)
-        with jax.set_mesh(trained.mesh):
+        with jax.set_mesh(trained.mesh), _first_speaks():
             if len(prompts) == args.num_samples == 1:
                 _answer_one(trained, prompts[0], sampling, args)
             else:
                 _answer_all(trained, prompts, sampling, args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+@contextlib.contextmanager
+def _first_speaks() -> Iterator[None]:
+    """All processes have the replies; one prints them."""
+    if distributed.is_first():
+        yield
+        return
+    nobody = io.StringIO()
+    with contextlib.redirect_stdout(nobody), contextlib.redirect_stderr(nobody):
+        yield
 
 
 def _answer_one(
@@ -105,6 +125,8 @@ def _read_prompts(args: argparse.Namespace) -> list[str]:
     if args.prompts:
         prompts = list(args.prompts)
     else:
+        if not args.file and jax.process_count() > 1:
+            raise ValueError("stdin is not that of all processes; give --file")
         text = Path(args.file).read_text() if args.file else sys.stdin.read()
         prompts = text.splitlines()
     prompts = [prompt for prompt in prompts if prompt.strip()]
@@ -144,6 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--top_p", type=float, default=1.0, help="only tokens up to this probability")
     add("--seed", type=int, default=0, help="of the sampling")
     add("--num_samples", type=int, default=1, help="replies to every prompt")
+    distributed.add_options(parser)
     return parser
 
 

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
+from dcft_jax import distributed
 from dcft_jax.planning import explain_exhausted, is_exhausted
 from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
@@ -27,16 +28,25 @@ _WORKDIR = flags.DEFINE_string(
     "Default: runs/<name of the config>.",
 )
 
+for _name, (_kind, _help) in distributed.OPTIONS.items():
+    _define = flags.DEFINE_integer if _kind is int else flags.DEFINE_string
+    _define(_name, None, _help)
+
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
     set_cpu_devices(_CONFIG.value.mesh.cpu_devices)
+    try:
+        distributed.start(**{n: flags.FLAGS[n].value for n in distributed.OPTIONS})
+    except (ValueError, RuntimeError) as error:
+        fail(error)
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     file, _, argument = path.partition(":")  # configs/quickstart.py:maths
     name = "-".join(filter(None, (Path(file).stem, argument)))
-    run_config(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+    with distributed.all_or_none():
+        run_config(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
 
 
 def run_config(config: ConfigDict, workdir: str) -> None:
@@ -51,8 +61,9 @@ def run_config(config: ConfigDict, workdir: str) -> None:
 
 
 def open_and_train(config: ConfigDict, workdir: str) -> None:
+    console = Console(quiet=not distributed.is_first())
     try:
-        run = open_run(config, workdir)
+        run = open_run(config, workdir, console)
     except (ValueError, OSError, ImportError) as error:
         # What users can put right needs no traceback.
         fail(error)

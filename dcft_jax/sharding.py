@@ -180,12 +180,32 @@ def place(batch: Mapping[str, np.ndarray], mesh: Mesh, rules: Rules) -> dict[str
 
     Arrays of two or more axes are [S, B, ...] and are split over slots and rows;
     vectors and scalars (`ability_S`) are replicated. With several processes, each
-    passes its own part of the former and all of the latter.
+    passes whole arrays, but of the former only `needed_rows` are read.
 
     Raises:
       ValueError: if the slots or rows do not divide over the mesh.
     """
     return {name: _place_one(name, x, mesh, rules) for name, x in batch.items()}
+
+
+def needed_rows(
+    shape: tuple[int, int], mesh: Mesh, rules: Rules, process: int | None = None
+) -> np.ndarray:
+    """Which of S slots and B rows are on devices of a process, bool [S, B].
+
+    As the layout of a batch says: devices of a process may be anywhere on the mesh, and
+    processes that hold the same rows all need them.
+
+    Args:
+      process: its number; None: this one.
+    """
+    process = jax.process_index() if process is None else process
+    sharding = NamedSharding(mesh, logical_to_spec(rules, ("slot", "batch")))
+    needed_SB = np.zeros(shape, bool)
+    for device, index in sharding.devices_indices_map(shape).items():
+        if device.process_index == process:
+            needed_SB[index] = True
+    return needed_SB
 
 
 def concretize(abstract_tree: Any, mesh: Mesh) -> Any:
@@ -232,8 +252,10 @@ def _place_one(name: str, array: np.ndarray, mesh: Mesh, rules: Rules) -> jax.Ar
     if array.ndim > 1:
         spec = logical_to_spec(rules, ("slot", "batch") + (None,) * (array.ndim - 2))
     what = f"{name} (axes: data.num_slots, data.rows_per_slot, ...)"
-    check_divisible(array.shape, spec, mesh.local_mesh, what)
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), array)
+    check_divisible(array.shape, spec, mesh, what)
+    return jax.make_array_from_callback(
+        array.shape, NamedSharding(mesh, spec), lambda index: np.asarray(array[index])
+    )
 
 
 def _check_rule(name: str, axes: MeshAxes) -> None:

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "dcft_jax"
 # room -> what else of the package it may import. A room may import itself.
 ALLOWED = {
     "sharding": set(),
+    "distributed": set(),
     "conflict": set(),
     "mixture": set(),
     "data": set(),
@@ -19,16 +20,18 @@ ALLOWED = {
     "reporting": {"evaluation"},
     "config": {"conflict", "data", "evaluation", "mixture", "models"},
     "evaluate": {
-        *("config", "data", "evaluation", "models", "reporting", "sharding"),
-        "training",
+        *("config", "data", "distributed", "evaluation", "models", "reporting"),
+        *("sharding", "training"),
     },
-    "lm_eval": {"data", "evaluation", "models", "sharding", "training"},
+    "lm_eval": {
+        *("data", "distributed", "evaluation", "models", "sharding", "training"),
+    },
     "report": {"reporting"},
     "export": {"training"},
-    "generate": {"data", "models", "training"},
+    "generate": {"data", "distributed", "models", "training"},
     "planning": {"config", "data", "models", "sharding", "training"},
     "plan": {"planning", "sharding"},
-    "main": {"planning", "sharding", "training"},
+    "main": {"distributed", "planning", "sharding", "training"},
 }
 STEP = {"models", "conflict", "mixture", "sharding", "training"}
 

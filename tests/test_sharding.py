@@ -145,3 +145,43 @@ def test_parts_of_a_logical_axis():
     with jax.set_mesh(mesh):
         parts = [sharding.num_parts(rules, name) for name in ("batch", "heads", "mlp")]
     assert parts == [4, 2, 1]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(2, 4, 1), (4, 2, 1), (2, 2, 2), (1, 2, 4)])
+def test_needed_rows_are_those_of_the_devices(shape, num_processes, monkeypatch):
+    devices = np.random.default_rng(0).permutation(np.array(jax.devices()[:8]))
+    mesh = jax.sharding.Mesh(
+        devices.reshape(shape), sharding.AXES, axis_types=(AxisType.Explicit,) * 3
+    )
+    owner = {d: i % num_processes for i, d in enumerate(jax.devices()[:8])}
+    rows_SB = np.arange(4 * 8, dtype=np.int32).reshape(4, 8)
+    placed = sharding.place(dict(rows=rows_SB), mesh, RULES)["rows"]
+    needed = []
+    for process in range(num_processes):
+        found = needed_rows_of(mesh, process, owner, monkeypatch)
+        held = [
+            np.asarray(shard.data).ravel()
+            for shard in placed.addressable_shards
+            if owner[shard.device] == process
+        ]
+        assert set(rows_SB[found]) == set(np.concatenate(held))
+        needed.append(found)
+    assert np.any(needed, axis=0).all()
+
+
+def needed_rows_of(mesh, process, owner, monkeypatch):
+    """With devices that belong to processes as `owner` says."""
+
+    class Owned:
+        def __init__(self, device):
+            self.process_index = owner[device]
+
+    original = NamedSharding.devices_indices_map
+
+    def owned(self, shape):
+        return {Owned(d): i for d, i in original(self, shape).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NamedSharding, "devices_indices_map", owned)
+        return sharding.needed_rows((4, 8), mesh, RULES, process)

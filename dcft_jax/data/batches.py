@@ -1,6 +1,7 @@
 """Batches: rows of the streams for training, all rows in order for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -15,41 +16,44 @@ def next_batch(
     position_K: np.ndarray,
     counts_K: np.ndarray,
     rows_per_slot: int,
-    slots: slice | None = None,
+    needed_SB: np.ndarray | None = None,
 ) -> tuple[Batch, np.ndarray]:
-    """The next global batch, or this process's part of it.
+    """The next global batch.
 
     Slots are ordered by ability: first the `counts_K[0]` slots of ability 0, then those
-    of ability 1, and so on. Positions advance by all slots whichever part is read, so
-    any number of processes see the same global batch.
+    of ability 1, and so on. Positions advance by all of them whichever rows are read,
+    so any number of processes see the same global batch.
 
     Args:
         streams: one per ability, from `make_stream`.
         position_K: int64; rows consumed of each stream.
         counts_K: slots of each ability in this batch; they sum to S.
         rows_per_slot: B.
-        slots: the slots to read; None for all.
+        needed_SB: bool; the rows to read, others are zero; None for all.
 
     Returns:
         `tokens_SBL`, `loss_mask_SBL`, `segments_SBL`, `positions_SBL` and `ability_S`
         (int32), and the new `position_K`.
 
     Raises:
-        ValueError: the arguments disagree about K, or no slot is selected.
+        ValueError: the arguments disagree about K, S or B.
     """
     counts_K = np.asarray(counts_K)
     _check(streams, position_K, counts_K)
     ability_S, first_row_S = _slot_rows(position_K, counts_K, rows_per_slot)
-    chosen = slice(None) if slots is None else slots
-    items = [
-        streams[k][int(first + b)]
-        for k, first in zip(ability_S[chosen], first_row_S[chosen], strict=True)
-        for b in range(rows_per_slot)
-    ]
-    if not items:
-        raise ValueError(f"slots={slots} selects none of the {len(ability_S)} slots")
-    batch = {f"{name}_SBL": _stack(items, name, rows_per_slot) for name in ROW_FIELDS}
-    batch["ability_S"] = ability_S[chosen]
+    shape = (len(ability_S), rows_per_slot)
+    needed_SB = np.ones(shape, bool) if needed_SB is None else needed_SB
+    if needed_SB.shape != shape:
+        raise ValueError(f"needed_SB of shape {needed_SB.shape} must be of {shape}")
+    rows: dict[tuple[int, int], Any] = {
+        (s, b): streams[int(ability_S[s])][int(first_row_S[s]) + b]
+        for s, b in np.argwhere(needed_SB).tolist()
+    }
+    some: Any = next(iter(rows.values())) if rows else streams[0][0]
+    batch = {
+        f"{name}_SBL": _scatter(rows, shape, name, some[name]) for name in ROW_FIELDS
+    }
+    batch["ability_S"] = ability_S
     return batch, np.asarray(position_K, np.int64) + counts_K * rows_per_slot
 
 
@@ -61,9 +65,18 @@ def _slot_rows(position_K, counts_K, rows_per_slot: int):
     return ability_S, np.asarray(position_K)[ability_S] + nth_S * rows_per_slot
 
 
-def _stack(items: list[Batch], name: str, rows_per_slot: int) -> np.ndarray:
-    stacked = np.stack([item[name] for item in items])
-    return stacked.reshape(-1, rows_per_slot, stacked.shape[-1])
+def _scatter(
+    rows: Mapping[tuple[int, int], Any],
+    shape: tuple[int, int],
+    name: str,
+    one: np.ndarray,
+) -> np.ndarray:
+    """A field of the rows at their places, zero elsewhere; `one` is that of any row."""
+    # Pages of zeros that nobody touches take no memory.
+    whole_SBL = np.zeros((*shape, *one.shape), one.dtype)
+    for place, row in rows.items():
+        whole_SBL[place] = row[name]
+    return whole_SBL
 
 
 def _check(streams, position_K, counts_K) -> None:
@@ -97,4 +110,6 @@ def eval_batches(rows: Rows, rows_per_batch: int) -> Iterator[Batch]:
 
 def _fill_up(array: np.ndarray, rows: int, value: int) -> np.ndarray:
     missing = rows - len(array)
+    if not missing:  # on disk until somebody reads it
+        return array
     return np.pad(array, ((0, missing), (0, 0)), constant_values=value)

@@ -11,23 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import logging
 
+from dcft_jax import distributed
 from dcft_jax.training.subject import add_model_options, open_subject
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
+    with distributed.all_or_none():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
+        distributed.start_from(args)
         _check(args)
         results = _evaluate(args)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
         sys.exit(f'error: {error}; install it with: pip install "dcft-jax[lm-eval]"')
-    if jax.process_index() == 0:
+    if distributed.is_first():
         _report(args, results)
 
 
@@ -75,7 +81,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         evaluation_tracker=tracker,
     )
     samples = results.pop("samples")
-    if args.output_path and jax.process_index() == 0:
+    if args.output_path and distributed.is_first():
         tracker.save_results_aggregated(results, samples)
         for task, records in samples.items():
             tracker.save_results_samples(task, records)
@@ -128,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let tasks run what the model wrote, WITHOUT a sandbox",
     )
+    distributed.add_options(parser)
     return parser
 
 

@@ -104,6 +104,16 @@ class Writers:
             writer.close()
 
 
+class Nowhere:
+    """Of the processes that do not write."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        del step, metrics
+
+    def close(self) -> None:
+        pass
+
+
 class TensorboardWriter:
     """Scalars in a folder for TensorBoard; values that are not finite are left out."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from dcft_jax.distributed import is_first
 from dcft_jax.reporting import (
     build_summary,
     load_history,
@@ -29,6 +30,8 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         config_hash=metadata["config_hash"],
         versions=metadata["versions"],
     )
+    if not is_first():
+        return summary
     write_summary(run.workdir / "summary.json", summary)
     report = write_report(run.workdir)
     run.console.print(summary_table(summary))

@@ -10,14 +10,14 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dcft_jax.data import next_batch
+from dcft_jax.distributed import check_same, first_goes_first, is_first
 from dcft_jax.evaluation.losses import exact_match, mean_loss
 from dcft_jax.mixture import allocate
-from dcft_jax.reporting import Progress, Writer, open_writers
+from dcft_jax.reporting import Nowhere, Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint
 from dcft_jax.training.continuation import continue_run
@@ -59,13 +59,15 @@ class HostMixture:
 
 def read_mixture(state: TrainState) -> HostMixture:
     mixture = state.mixture
-    return HostMixture(
+    host = HostMixture(
         shares_C=np.asarray(mixture.shares_C, np.float32),
         credit_C=np.asarray(mixture.credit_C, np.float32),
         position_C=np.asarray(mixture.rows_C, np.int64),
         last_update=int(mixture.last_update),
         next_update=int(mixture.next_update),
     )
+    check_same("the mixture", *dataclasses.astuple(host))
+    return host
 
 
 def next_slots(run: Run, host: HostMixture) -> tuple[dict, np.ndarray, HostMixture]:
@@ -73,7 +75,7 @@ def next_slots(run: Run, host: HostMixture) -> tuple[dict, np.ndarray, HostMixtu
     data = run.config.data
     counts_C, credit_C = allocate(host.shares_C, host.credit_C, data.num_slots)
     batch, position_C = next_batch(
-        run.streams, host.position_C, counts_C, data.rows_per_slot
+        run.streams, host.position_C, counts_C, data.rows_per_slot, run.needed_SB
     )
     ability_C, _ = run.program.composition.parts
     batch["ability_S"] = ability_C[batch["ability_S"]]
@@ -120,7 +122,7 @@ def evaluate_and_update(
         accuracy_K if run.config.mixture.accuracy == "generated" else None,
     )
     extra, costs = run_passes(held_out.passes, state, step)
-    mixture = run.program.update_mixture(mixture, measured, extra, jnp.int32(step))
+    mixture = run.program.update_mixture(mixture, measured, extra, np.int32(step))
     # Computed outside the step, but laid out as the step returns it.
     mixture = match_sharding(mixture, state.mixture)
     metrics |= generated | costs
@@ -248,10 +250,13 @@ def train(run: Run) -> dict[str, Any]:
     ):
         resume_step = checkpoints.latest.step if checkpoints.latest else None
         state = restore_or_init(run, checkpoints)
-        writer = open_writers(
-            run.workdir, run.config.logging, resume_step, run.plain_config
-        )
+        writer: Writer = Nowhere()
+        if is_first():
+            writer = open_writers(
+                run.workdir, run.config.logging, resume_step, run.plain_config
+            )
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
         with contextlib.closing(writer), progress:
             state = run_steps(run, state, checkpoints, writer, progress)
-    return finish(run, state)
+    with first_goes_first():  # who has closed metrics.jsonl, which all read
+        return finish(run, state)

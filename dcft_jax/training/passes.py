@@ -19,7 +19,7 @@ from dcft_jax.data import ROW_FIELDS, Rows, next_batch
 from dcft_jax.mixture import REFERENCE_MODEL, TRANSFER, VIRTUAL_STEP
 from dcft_jax.models import ModelConfig, score_responses
 from dcft_jax.reporting import load_history
-from dcft_jax.sharding import place, replicate
+from dcft_jax.sharding import needed_rows, place, replicate
 from dcft_jax.training.held_out import EvalSet
 from dcft_jax.training.program import make_metric
 from dcft_jax.training.reference import load_reference
@@ -73,6 +73,8 @@ def _transfer_pass(run: Run) -> Pass:
     metric = make_metric(run.config)
     slots = run.mesh.shape["ability"]
     padding = -2 * num_abilities % slots  # slots divide over the mesh
+    shape = (2 * num_abilities + padding, rows)
+    needed_SB = needed_rows(shape, run.mesh, program.model.rules)[:num_abilities]
     held_out = [run.data.rows[name]["mix_val"] for name in run.abilities]
     measure = jax.jit(
         partial(transfer, program.engine, program.loss_fn),
@@ -80,7 +82,7 @@ def _transfer_pass(run: Run) -> Pass:
     )
 
     def one(state: TrainState, step: int):
-        train = _next_rows(run, state, np.ones(num_abilities, int))
+        train = _next_rows(run, state, np.ones(num_abilities, int), needed_SB)
         first = int(state.mixture.num_updates) * rows
         batch = {
             name: np.concatenate(
@@ -142,7 +144,7 @@ def _virtual_pass(run: Run) -> Pass:
             counts_K = np.where(
                 np.arange(num_abilities) == k, run.config.data.num_slots, 0
             )
-            batch = _next_rows(run, state, counts_K)
+            batch = _next_rows(run, state, counts_K, run.needed_SB)
             slots = {name: batch[f"{name}_SBL"] for name in ROW_FIELDS}
             placed = place(slots, run.mesh, program.model.rules)
             losses.append(measure(state.params, run.frozen, state.opt_state, placed))
@@ -241,15 +243,14 @@ def _static_curve(run: Run) -> Pass:
             for steps, loss, stderr in curves
         ]
         loss_K, stderr_K = np.array(pairs, np.float32).T
-        return {
-            "static_loss_K": jnp.asarray(loss_K),
-            "static_stderr_K": jnp.asarray(stderr_K),
-        }, 0.0
+        return {"static_loss_K": loss_K, "static_stderr_K": stderr_K}, 0.0
 
     return one
 
 
-def _next_rows(run: Run, state: TrainState, counts_K: np.ndarray) -> dict:
+def _next_rows(
+    run: Run, state: TrainState, counts_K: np.ndarray, needed_SB: np.ndarray
+) -> dict:
     """Slots of the rows that come next; they are read, not consumed.
 
     An ability's rows are those of its component with the largest share.
@@ -262,7 +263,7 @@ def _next_rows(run: Run, state: TrainState, counts_K: np.ndarray) -> dict:
         counts_C[own[np.argmax(shares_C[own])]] = count
     position_C = np.asarray(state.mixture.rows_C, np.int64)
     batch, _ = next_batch(
-        run.streams, position_C, counts_C, run.config.data.rows_per_slot
+        run.streams, position_C, counts_C, run.config.data.rows_per_slot, needed_SB
     )
     return batch
 

@@ -1,6 +1,7 @@
 """What a run is made of: built once from the config, never changed afterwards."""
 
 import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from rich.console import Console
 
 from dcft_jax import config as config_lib
 from dcft_jax.data import Prepared, prepare, preview, tier_streams
+from dcft_jax.distributed import check_same, first_goes_first
 from dcft_jax.models import Opened, check_mesh, combine
-from dcft_jax.sharding import concretize, make_mesh
+from dcft_jax.sharding import concretize, make_mesh, needed_rows
 from dcft_jax.training.base_model import (
     base_tokenizer,
     hash_of,
@@ -75,6 +77,12 @@ class Run:
     def num_steps(self) -> int:
         return self.config.run.num_steps
 
+    @functools.cached_property
+    def needed_SB(self) -> np.ndarray:
+        """Which rows of a batch this process reads, bool."""
+        shape = (self.config.data.num_slots, self.config.data.rows_per_slot)
+        return needed_rows(shape, self.mesh, self.program.model.rules)
+
     @property
     def rows_per_step(self) -> int:
         return self.config.data.num_slots * self.config.data.rows_per_slot
@@ -121,18 +129,16 @@ def open_run(
     mesh = make_mesh(config.mesh, devices)
     check_batch(config, mesh)
     plain_config = config_lib.to_plain(config)
-    folder = open_workdir(workdir, plain_config)
-    base = open_base(config)
-    if base is not None:
-        check_base(folder, base.content_hash)
-    data = prepare(
-        config,
-        console=console,
-        scorer=reference_scorer(config, mesh, base),
-        tokenizer=base_tokenizer(config, base),
-    )
-    check_data(folder, data.content_hash, data_sizes(data))
-    keep_tokenizer(folder, data.tokenizer)
+    check_same("config", plain_config)
+    with first_goes_first():
+        folder = open_workdir(workdir, plain_config)
+        base = open_base(config)
+        if base is not None:
+            check_base(folder, base.content_hash)
+    data = _prepare(config, mesh, base, console)
+    with first_goes_first():
+        check_data(folder, data.content_hash, data_sizes(data))
+        keep_tokenizer(folder, data.tokenizer)
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
     model = make_model(config, data.tokenizer, base)
@@ -153,6 +159,23 @@ def open_run(
         return dataclasses.replace(
             run, frozen=load_base(base, model, mesh, config.pretrained.quantize)
         )
+
+
+def _prepare(
+    config: ConfigDict, mesh: jax.sharding.Mesh, base: Opened | None, console: Console
+) -> Prepared:
+    """By the first process; the others read what it cached."""
+    scorer = reference_scorer(config, mesh, base)
+    # A model that scores examples computes on the devices of all.
+    with first_goes_first(wait=scorer is None):
+        data = prepare(
+            config,
+            console=console,
+            scorer=scorer,
+            tokenizer=base_tokenizer(config, base),
+        )
+    check_same("data", data.content_hash)
+    return data
 
 
 def tier_sizes(data: Prepared) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dcft_jax.config import difference
 from dcft_jax.data import Tokenizer, load_chat_tokenizer
+from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
@@ -147,6 +148,4 @@ def check_space(workdir: Path, state_bytes: int, keep: int) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Atomic: readers and crashes see the old file or the new one."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(scratch, path)
+    atomic_write(path, json.dumps(content, indent=2) + "\n")

@@ -105,22 +105,40 @@ def test_no_history_of_the_mixture_moves_a_stream(history, rows_per_slot):
         assert consumed[k] == ids(stream, range(len(consumed[k])))
 
 
+BEFORE_K = np.array([5, 0, 2**40])
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
 def test_any_number_of_processes_see_one_global_batch(processes):
     streams = [make_stream(numbered_rows(n), n) for n in SIZES]
-    position_K, counts_K = np.array([5, 0, 2**40]), np.array([1, 3, 2])
-    whole, after_K = next_batch(streams, position_K, counts_K, 2)
-    share = 6 // processes
-    parts = [
-        next_batch(streams, position_K, counts_K, 2, slice(p * share, (p + 1) * share))
-        for p in range(processes)
-    ]
-    for name, array in whole.items():
-        joined = np.concatenate([batch[name] for batch, _ in parts])
-        np.testing.assert_array_equal(joined, array, strict=True)
-    for _, position in parts:
-        np.testing.assert_array_equal(position, after_K)
-    np.testing.assert_array_equal(after_K, position_K + 2 * counts_K)
+    counts_K = np.array([1, 3, 2])
+    whole, after_K = next_batch(streams, BEFORE_K, counts_K, 2)
+    np.testing.assert_array_equal(after_K, BEFORE_K + 2 * counts_K)
+    owner_SB = np.random.default_rng(0).integers(0, processes, (6, 2))
+    for p in range(processes):
+        part, position_K = next_batch(streams, BEFORE_K, counts_K, 2, owner_SB == p)
+        np.testing.assert_array_equal(part["ability_S"], whole["ability_S"])
+        np.testing.assert_array_equal(position_K, after_K)
+        for name in (f"{field}_SBL" for field in ROW_FIELDS):
+            mine = np.where((owner_SB == p)[..., None], whole[name], 0)
+            np.testing.assert_array_equal(part[name], mine.astype(whole[name].dtype))
+
+
+def test_only_the_needed_rows_are_read():
+    read = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, index):
+            read.append((self.name, index))
+            return numbered_rows(1)[0]
+
+    needed_SB = np.array([[False, True], [False, False], [True, True]])
+    streams = [Stream("a"), Stream("b")]
+    next_batch(streams, np.array([4, 8]), np.array([1, 2]), 2, needed_SB)
+    assert read == [("a", 5), ("b", 10), ("b", 11)]
 
 
 def test_batch_types():
@@ -142,8 +160,8 @@ def test_bad_batches_are_refused():
         next_batch(streams, np.zeros(2), np.array([1, 1]), 1)
     with pytest.raises(ValueError, match="none negative"):
         next_batch(streams, np.zeros(1), np.array([-1]), 1)
-    with pytest.raises(ValueError, match="selects none"):
-        next_batch(streams, np.zeros(1), np.array([1]), 1, slice(3, 4))
+    with pytest.raises(ValueError, match=r"needed_SB of shape \(2, 1\).*\(1, 1\)"):
+        next_batch(streams, np.zeros(1), np.array([1]), 1, np.ones((2, 1), bool))
 
 
 @given(st.integers(1, 9), st.integers(1, 12))
