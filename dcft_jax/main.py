@@ -13,6 +13,7 @@ from rich.console import Console
 
 from dcft_jax.sharding import set_cpu_devices
 from dcft_jax.training.loop import train
+from dcft_jax.training.preemption import Preempted
 from dcft_jax.training.run import open_run
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> None:
         fail(error)
     try:
         train(run)
+    except Preempted as saved:
+        Console().print(str(saved), markup=False, highlight=False, soft_wrap=True)
     except FloatingPointError as error:
         fail(error)
 

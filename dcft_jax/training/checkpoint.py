@@ -22,14 +22,8 @@ def open_checkpoints(
     Kept are the latest, and for each ability in `best_of` the one with its lowest
     mix-val loss, of those saved at an evaluation.
     """
-    save_policies = ocp.training.save_decision_policies
     keep_policies = ocp.training.preservation_policies
-    when = save_policies.AnySavePolicy(
-        [
-            save_policies.FixedIntervalPolicy(save_every),
-            save_policies.PreemptionCheckpointingPolicy(),
-        ]
-    )
+    when = ocp.training.save_decision_policies.FixedIntervalPolicy(save_every)
     kept = keep_policies.AnyPreservationPolicy(
         [
             keep_policies.LatestN(keep),
@@ -53,7 +47,7 @@ def open_checkpoints(
 
 
 def is_due(checkpoints: ocp.training.Checkpointer, step: int, at_end: bool) -> bool:
-    """Due by cadence, at the end, or before a preemption; never twice."""
+    """Due by cadence or at the end; never twice."""
     latest = checkpoints.latest
     if latest is not None and latest.step == step:
         return False

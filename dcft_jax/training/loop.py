@@ -1,13 +1,15 @@
 """The training loop: evaluate, move the mixture, save, fetch, step, log.
 
 The order matters. The mixture moves before the checkpoint is written, and data
-are fetched after it, so a restored run continues exactly where this one stood.
+are fetched after it, so a restored run continues exactly where this one stood. A run
+that is told to end saves what the last step left: it evaluates when it goes on.
 """
 
 import contextlib
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from dcft_jax.evaluation.losses import exact_match, mean_loss
 from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
-from dcft_jax.training import checkpoint
+from dcft_jax.training import checkpoint, preemption
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
 from dcft_jax.training.generated import (
@@ -186,6 +188,23 @@ def save_due(
     return checkpoint.is_due(checkpoints, step, at_end or (evaluated and reach > 0))
 
 
+def leave(
+    run: Run,
+    checkpoints: ocp.training.Checkpointer,
+    log: StepLog,
+    state: TrainState,
+    step: int,
+) -> NoReturn:
+    """Saves and ends the run before its time."""
+    log.flush()
+    if checkpoint.is_due(checkpoints, step, at_end=True):
+        checkpoint.save(checkpoints, step, state, run.metadata())
+    checkpoints.wait()
+    raise preemption.Preempted(
+        f"{run.workdir}: saved at step {step}; the same command goes on"
+    )
+
+
 def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainState:
     state = checkpoint.restore(checkpoints, abstract_state(run))
     if state is None and run.config.run.continue_from:
@@ -202,6 +221,7 @@ def run_steps(
     checkpoints: ocp.training.Checkpointer,
     writer: Writer,
     progress: Progress,
+    told_to_end: Callable[[int], bool],
 ) -> TrainState:
     """Trains from `state` to the last step; the order is the module's subject."""
     mix_val = place_split(run, "mix_val")
@@ -210,6 +230,8 @@ def run_steps(
     high_K, low_K = np.asarray(state.mixture.tokens_K2, np.float64).T
     log = StepLog(run, writer, progress, high_K * 2.0**32 + low_K)
     for step in range(int(state.step), run.num_steps + 1):
+        if told_to_end(step):
+            leave(run, checkpoints, log, state, step)
         losses: dict[str, float] = {}
         at_end = step == run.num_steps
         due = step >= host.next_update or at_end
@@ -238,10 +260,12 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
+      Preempted: SIGTERM came, and the state is saved.
     """
     options = run.config.run
     with (
         jax.set_mesh(run.mesh),
+        preemption.notice() as told_to_end,
         checkpoint.open_checkpoints(
             run.workdir, options.save_every, run.keep, run.best_of
         ) as checkpoints,
@@ -253,5 +277,5 @@ def train(run: Run) -> dict[str, Any]:
         )
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
         with contextlib.closing(writer), progress:
-            state = run_steps(run, state, checkpoints, writer, progress)
+            state = run_steps(run, state, checkpoints, writer, progress, told_to_end)
     return finish(run, state)
