@@ -36,6 +36,7 @@ from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
 from dcft_jax.training.log import StepLog, mixture_metrics
 from dcft_jax.training.measured import measure
 from dcft_jax.training.passes import Pass, make_passes, run_passes
+from dcft_jax.training.recovery import restore, set_aside_unlistable
 from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
 
@@ -206,7 +207,7 @@ def leave(
 
 
 def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainState:
-    state = checkpoint.restore(checkpoints, abstract_state(run))
+    state = restore(checkpoints, abstract_state(run), run.report)
     if state is None and run.config.run.continue_from:
         return continue_run(run)
     if state is None:
@@ -260,6 +261,7 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
+      ValueError: no checkpoint can be read.
       Preempted: SIGTERM came, and the state is saved.
     """
     options = run.config.run
@@ -267,11 +269,14 @@ def train(run: Run) -> dict[str, Any]:
         jax.set_mesh(run.mesh),
         preemption.notice() as told_to_end,
         checkpoint.open_checkpoints(
-            run.workdir, options.save_every, run.keep, run.best_of
+            set_aside_unlistable(run.workdir, run.report),
+            options.save_every,
+            run.keep,
+            run.best_of,
         ) as checkpoints,
     ):
-        resume_step = checkpoints.latest.step if checkpoints.latest else None
         state = restore_or_init(run, checkpoints)
+        resume_step = checkpoints.latest.step if checkpoints.latest else None
         writer = open_writers(
             run.workdir, run.config.logging, resume_step, run.plain_config
         )

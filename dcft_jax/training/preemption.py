@@ -35,9 +35,10 @@ def notice() -> Iterator[Callable[[int], bool]]:
 
 
 def _agreed(step: int) -> bool:
-    if not jax.config.jax_enable_preemption_service:
+    try:
+        return multihost_utils.reached_preemption_sync_point(step)
+    except RuntimeError:  # jax_enable_preemption_service is off
         return False
-    return multihost_utils.reached_preemption_sync_point(step)
 
 
 @contextlib.contextmanager
