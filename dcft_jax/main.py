@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from dcft_jax.sharding import set_cpu_devices
+from dcft_jax.training.full_disk import NotSavedError
 from dcft_jax.training.loop import train
 from dcft_jax.training.preemption import Preempted
 from dcft_jax.training.run import open_run
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
         train(run)
     except Preempted as saved:
         Console().print(str(saved), markup=False, highlight=False, soft_wrap=True)
-    except FloatingPointError as error:
+    except (FloatingPointError, NotSavedError) as error:
         fail(error)
 
 

@@ -93,7 +93,7 @@ def load(
       ValueError: it is not what was saved; so may Orbax, with errors of many types.
     """
     metadata = checkpoints.metadata(step).custom_metadata
-    if not metadata:
+    if not isinstance(metadata, dict) or not metadata:
         raise ValueError("its metadata cannot be read")
     state = checkpoints.load_checkpointables(step, {"state": abstract})["state"]
     # Checkpoints from before there were fingerprints have none.

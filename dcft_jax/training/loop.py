@@ -24,6 +24,7 @@ from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint, preemption
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
+from dcft_jax.training.full_disk import insist_on_saved, outlive_full_disk
 from dcft_jax.training.generated import (
     Generation,
     can_reply,
@@ -169,7 +170,8 @@ def roll_back(
     target = -1 if rollback is None else int(rollback(state.mixture.rule))
     if target < 0 or target >= int(state.step):
         return state
-    checkpoints.wait()
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoints.wait()
     earlier = checkpoint.load(checkpoints, target, abstract_state(run))
     run.console.print(f"Step {int(state.step)}: back to the parameters of {target}.")
     return dataclasses.replace(
@@ -189,6 +191,20 @@ def save_due(
     return checkpoint.is_due(checkpoints, step, at_end or (evaluated and reach > 0))
 
 
+def save(
+    run: Run,
+    checkpoints: ocp.training.Checkpointer,
+    step: int,
+    state: TrainState,
+    losses: dict[str, float],
+) -> None:
+    """Saves, or goes on without if the disk is full."""
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoints.wait()  # a save that began earlier may fail only here
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoint.save(checkpoints, step, state, run.metadata(), losses)
+
+
 def leave(
     run: Run,
     checkpoints: ocp.training.Checkpointer,
@@ -199,8 +215,8 @@ def leave(
     """Saves and ends the run before its time."""
     log.flush()
     if checkpoint.is_due(checkpoints, step, at_end=True):
-        checkpoint.save(checkpoints, step, state, run.metadata())
-    checkpoints.wait()
+        save(run, checkpoints, step, state, {})
+    insist_on_saved(checkpoints, step, run.report)
     raise preemption.Preempted(
         f"{run.workdir}: saved at step {step}; the same command goes on"
     )
@@ -247,7 +263,7 @@ def run_steps(
         if save_due(run, checkpoints, step, evaluated=bool(losses)):
             log.flush()  # raises if a loss was not finite: such a state is not saved
             with progress.phase("saving"):
-                checkpoint.save(checkpoints, step, state, run.metadata(), losses)
+                save(run, checkpoints, step, state, losses)
         if at_end:
             break
         batch, counts_C, host = next_slots(run, host)
@@ -262,17 +278,16 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
       ValueError: no checkpoint can be read.
+      NotSavedError: the disk is too full for the last state.
       Preempted: SIGTERM came, and the state is saved.
     """
     options = run.config.run
+    set_aside_unlistable(run.workdir, run.report)
     with (
         jax.set_mesh(run.mesh),
         preemption.notice() as told_to_end,
         checkpoint.open_checkpoints(
-            set_aside_unlistable(run.workdir, run.report),
-            options.save_every,
-            run.keep,
-            run.best_of,
+            run.workdir, options.save_every, run.keep, run.best_of
         ) as checkpoints,
     ):
         state = restore_or_init(run, checkpoints)
@@ -283,4 +298,5 @@ def train(run: Run) -> dict[str, Any]:
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
         with contextlib.closing(writer), progress:
             state = run_steps(run, state, checkpoints, writer, progress, told_to_end)
+        insist_on_saved(checkpoints, run.num_steps, run.report)
     return finish(run, state)

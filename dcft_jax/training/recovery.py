@@ -73,10 +73,10 @@ def _metrics_error(folder: Path) -> Exception | None:
 def _refuse(folder: Path, broken: dict[int, Exception]) -> None:
     newest = max(broken)
     raise ValueError(
-        f"{folder}: none of the checkpoints {sorted(broken)} can be read ("
-        f"step {newest}: {_reason(broken[newest])}). If they were written by another version "
-        "of the code or its packages, go back to that; if they are broken, start anew "
-        "in another folder."
+        f"{folder}: none of the checkpoints {sorted(broken)} can be read (step "
+        f"{newest}: {_reason(broken[newest])}). If another version of the code or of "
+        "its packages wrote them, go back to that; if they are broken, start anew in "
+        "another folder."
     ) from broken[newest]
 
 
