@@ -15,7 +15,9 @@ from rich.console import Console
 from dcft_jax import distributed
 from dcft_jax.planning import explain_exhausted, is_exhausted
 from dcft_jax.sharding import set_cpu_devices
+from dcft_jax.training.full_disk import NotSavedError
 from dcft_jax.training.loop import train
+from dcft_jax.training.preemption import Preempted
 from dcft_jax.training.run import open_run
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -69,7 +71,9 @@ def open_and_train(config: ConfigDict, workdir: str) -> None:
         fail(error)
     try:
         train(run)
-    except FloatingPointError as error:
+    except Preempted as saved:
+        Console().print(str(saved), markup=False, highlight=False, soft_wrap=True)
+    except (FloatingPointError, NotSavedError) as error:
         fail(error)
 
 

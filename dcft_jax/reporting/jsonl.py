@@ -1,5 +1,6 @@
 """Rows of metrics as strict JSON lines, safe against crashes in mid-write."""
 
+import errno
 import json
 import math
 import os
@@ -78,18 +79,29 @@ class JsonlWriter:
     """One row per call: {"step", "wall_s", <metric>...}; not finite is null.
 
     `wall_s` counts the seconds of the run so far and goes on, after a restart, from
-    `wall_offset_s`, the last row kept. Every row is flushed, so it outlives a kill.
+    `wall_offset_s`, the last row kept. Every row is written at once, so it outlives a
+    kill. On a full disk rows wait for space, until `close`, which raises OSError.
     """
 
     def __init__(self, path: Path, wall_offset_s: float = 0.0):
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)  # a write says how much it wrote
+        self._waiting = b""
         self._start_s = time.monotonic() - wall_offset_s
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         wall_s = round(time.monotonic() - self._start_s, 3)
         row = {"step": step, "wall_s": wall_s, **metrics}
-        self._file.write(dumps(row) + "\n")
-        self._file.flush()
+        self._waiting += f"{dumps(row)}\n".encode()
+        try:
+            self._write_waiting()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def close(self) -> None:
-        self._file.close()
+        with self._file:
+            self._write_waiting()

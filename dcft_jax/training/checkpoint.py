@@ -11,7 +11,10 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax.training.fingerprint import fingerprint
 from dcft_jax.training.state import TrainState
+
+FINGERPRINT = "fingerprint"
 
 
 def open_checkpoints(
@@ -22,14 +25,8 @@ def open_checkpoints(
     Kept are the latest, and for each ability in `best_of` the one with its lowest
     mix-val loss, of those saved at an evaluation.
     """
-    save_policies = ocp.training.save_decision_policies
     keep_policies = ocp.training.preservation_policies
-    when = save_policies.AnySavePolicy(
-        [
-            save_policies.FixedIntervalPolicy(save_every),
-            save_policies.PreemptionCheckpointingPolicy(),
-        ]
-    )
+    when = ocp.training.save_decision_policies.FixedIntervalPolicy(save_every)
     kept = keep_policies.AnyPreservationPolicy(
         [
             keep_policies.LatestN(keep),
@@ -53,7 +50,7 @@ def open_checkpoints(
 
 
 def is_due(checkpoints: ocp.training.Checkpointer, step: int, at_end: bool) -> bool:
-    """Due by cadence, at the end, or before a preemption; never twice."""
+    """Due by cadence or at the end; never twice."""
     latest = checkpoints.latest
     if latest is not None and latest.step == step:
         return False
@@ -76,7 +73,7 @@ def save(
     checkpoints.save_checkpointables_async(
         step,
         {"state": state},
-        custom_metadata=dict(metadata),
+        custom_metadata={**metadata, FINGERPRINT: fingerprint(state)},
         metrics=dict(losses) if losses else None,
         force=True,
     )
@@ -86,17 +83,21 @@ def _goodness(ability: str, losses: Mapping[str, float]) -> float:
     return -losses[ability]
 
 
-def restore(
-    checkpoints: ocp.training.Checkpointer, abstract: TrainState
-) -> TrainState | None:
-    """The latest state, laid out as `abstract` says, not as it was when saved."""
-    if checkpoints.latest is None:
-        return None
-    return load(checkpoints, checkpoints.latest.step, abstract)
-
-
 def load(
     checkpoints: ocp.training.Checkpointer, step: int, abstract: TrainState
 ) -> TrainState:
-    """The state saved at a step that is kept."""
-    return checkpoints.load_checkpointables(step, {"state": abstract})["state"]
+    """The state saved at a step that is kept, laid out as `abstract` says, not as it
+    was when saved.
+
+    Raises:
+      ValueError: it is not what was saved; so may Orbax, with errors of many types.
+    """
+    metadata = checkpoints.metadata(step).custom_metadata
+    if not isinstance(metadata, dict) or not metadata:
+        raise ValueError("its metadata cannot be read")
+    state = checkpoints.load_checkpointables(step, {"state": abstract})["state"]
+    # Checkpoints from before there were fingerprints have none.
+    saved = metadata.get(FINGERPRINT)
+    if saved is not None and saved != fingerprint(state):
+        raise ValueError("its arrays are not those that were saved")
+    return state

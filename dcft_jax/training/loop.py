@@ -1,13 +1,15 @@
 """The training loop: evaluate, move the mixture, save, fetch, step, log.
 
 The order matters. The mixture moves before the checkpoint is written, and data
-are fetched after it, so a restored run continues exactly where this one stood.
+are fetched after it, so a restored run continues exactly where this one stood. A run
+that is told to end saves what the last step left: it evaluates when it goes on.
 """
 
 import contextlib
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -19,9 +21,10 @@ from dcft_jax.evaluation.losses import exact_match, mean_loss
 from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Nowhere, Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
-from dcft_jax.training import checkpoint
+from dcft_jax.training import checkpoint, preemption
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
+from dcft_jax.training.full_disk import insist_on_saved, outlive_full_disk
 from dcft_jax.training.generated import (
     Generation,
     can_reply,
@@ -34,6 +37,7 @@ from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
 from dcft_jax.training.log import StepLog, mixture_metrics
 from dcft_jax.training.measured import measure
 from dcft_jax.training.passes import Pass, make_passes, run_passes
+from dcft_jax.training.recovery import restore, set_aside_unlistable
 from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
 
@@ -168,7 +172,8 @@ def roll_back(
     target = -1 if rollback is None else int(rollback(state.mixture.rule))
     if target < 0 or target >= int(state.step):
         return state
-    checkpoints.wait()
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoints.wait()
     earlier = checkpoint.load(checkpoints, target, abstract_state(run))
     run.console.print(f"Step {int(state.step)}: back to the parameters of {target}.")
     return dataclasses.replace(
@@ -188,8 +193,39 @@ def save_due(
     return checkpoint.is_due(checkpoints, step, at_end or (evaluated and reach > 0))
 
 
+def save(
+    run: Run,
+    checkpoints: ocp.training.Checkpointer,
+    step: int,
+    state: TrainState,
+    losses: dict[str, float],
+) -> None:
+    """Saves, or goes on without if the disk is full."""
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoints.wait()  # a save that began earlier may fail only here
+    with outlive_full_disk(checkpoints, run.report):
+        checkpoint.save(checkpoints, step, state, run.metadata(), losses)
+
+
+def leave(
+    run: Run,
+    checkpoints: ocp.training.Checkpointer,
+    log: StepLog,
+    state: TrainState,
+    step: int,
+) -> NoReturn:
+    """Saves and ends the run before its time."""
+    log.flush()
+    if checkpoint.is_due(checkpoints, step, at_end=True):
+        save(run, checkpoints, step, state, {})
+    insist_on_saved(checkpoints, step, run.report)
+    raise preemption.Preempted(
+        f"{run.workdir}: saved at step {step}; the same command goes on"
+    )
+
+
 def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainState:
-    state = checkpoint.restore(checkpoints, abstract_state(run))
+    state = restore(checkpoints, abstract_state(run), run.report)
     if state is None and run.config.run.continue_from:
         return continue_run(run)
     if state is None:
@@ -204,6 +240,7 @@ def run_steps(
     checkpoints: ocp.training.Checkpointer,
     writer: Writer,
     progress: Progress,
+    told_to_end: Callable[[int], bool],
 ) -> TrainState:
     """Trains from `state` to the last step; the order is the module's subject."""
     mix_val = place_split(run, "mix_val")
@@ -212,6 +249,8 @@ def run_steps(
     high_K, low_K = np.asarray(state.mixture.tokens_K2, np.float64).T
     log = StepLog(run, writer, progress, high_K * 2.0**32 + low_K)
     for step in range(int(state.step), run.num_steps + 1):
+        if told_to_end(step):
+            leave(run, checkpoints, log, state, step)
         losses: dict[str, float] = {}
         at_end = step == run.num_steps
         due = step >= host.next_update or at_end
@@ -226,7 +265,7 @@ def run_steps(
         if save_due(run, checkpoints, step, evaluated=bool(losses)):
             log.flush()  # raises if a loss was not finite: such a state is not saved
             with progress.phase("saving"):
-                checkpoint.save(checkpoints, step, state, run.metadata(), losses)
+                save(run, checkpoints, step, state, losses)
         if at_end:
             break
         batch, counts_C, host = next_slots(run, host)
@@ -240,16 +279,21 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
+      ValueError: no checkpoint can be read.
+      NotSavedError: the disk is too full for the last state.
+      Preempted: SIGTERM came, and the state is saved.
     """
     options = run.config.run
+    set_aside_unlistable(run.workdir, run.report)
     with (
         jax.set_mesh(run.mesh),
+        preemption.notice() as told_to_end,
         checkpoint.open_checkpoints(
             run.workdir, options.save_every, run.keep, run.best_of
         ) as checkpoints,
     ):
-        resume_step = checkpoints.latest.step if checkpoints.latest else None
         state = restore_or_init(run, checkpoints)
+        resume_step = checkpoints.latest.step if checkpoints.latest else None
         writer: Writer = Nowhere()
         if is_first():
             writer = open_writers(
@@ -257,6 +301,7 @@ def train(run: Run) -> dict[str, Any]:
             )
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
         with contextlib.closing(writer), progress:
-            state = run_steps(run, state, checkpoints, writer, progress)
+            state = run_steps(run, state, checkpoints, writer, progress, told_to_end)
+        insist_on_saved(checkpoints, run.num_steps, run.report)
     with first_goes_first():  # who has closed metrics.jsonl, which all read
         return finish(run, state)

@@ -98,6 +98,10 @@ class Run:
         """The abilities whose best checkpoint is kept."""
         return self.abilities if self.config.run.keep_best else ()
 
+    def report(self, text: str) -> None:
+        """Says what the user should know, in one line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint or a summary says about where it came from."""
         return {

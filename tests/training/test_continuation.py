@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dcft_jax.training import checkpoint
+from dcft_jax.training import checkpoint, recovery
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, abstract_state, open_run
@@ -24,7 +24,7 @@ def last_state(run: Run) -> TrainState:
         jax.set_mesh(run.mesh),
         checkpoint.open_checkpoints(run.workdir, 1, 100) as checkpoints,
     ):
-        state = checkpoint.restore(checkpoints, abstract_state(run))
+        state = recovery.restore(checkpoints, abstract_state(run), print)
     assert state is not None
     return state
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from dcft_jax.config import to_plain
-from dcft_jax.training import checkpoint
+from dcft_jax.training import checkpoint, recovery
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, abstract_state, open_run
 from dcft_jax.training.state import TrainState
@@ -34,7 +34,7 @@ def final_state(run: Run) -> TrainState:
         jax.set_mesh(run.mesh),
         checkpoint.open_checkpoints(run.workdir, 1, 100) as checkpoints,
     ):
-        state = checkpoint.restore(checkpoints, abstract_state(run))
+        state = recovery.restore(checkpoints, abstract_state(run), print)
     assert state is not None
     return state
 
