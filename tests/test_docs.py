@@ -13,6 +13,7 @@ import pytest
 from configs import quickstart
 from dcft_jax import config as config_lib
 from dcft_jax.data import prepare
+from dcft_jax.distributed import OPTIONS
 from dcft_jax.export import make_parser as export_parser
 from dcft_jax.generate import make_parser as generate_parser
 from dcft_jax.mixture import NEEDS, RULES, unmeasured
@@ -146,7 +147,7 @@ def test_the_generate_page_lists_the_options_of_the_command():
     text = (ROOT / "docs/generate.md").read_text()
     listed = dict(re.findall(r"^\| `--(\w+)` \| `?(\w+)`? \|", text, re.MULTILINE))
     actions = {a.dest: a.default for a in generate_parser()._actions}
-    given = {"help", "prompts", "workdir", "file"}
+    given = {"help", "prompts", "workdir", "file", *OPTIONS}
     assert listed.keys() == actions.keys() - given
     for name, value in listed.items():
         assert type(actions[name])(value) == actions[name], name
@@ -167,3 +168,11 @@ def test_links_in_the_documentation_lead_somewhere():
         for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_on_processes_explains_the_options_of_all_commands():
+    text = (ROOT / "docs/processes.md").read_text()
+    for name in OPTIONS:
+        assert f"--{name}" in text, name
+    assert "processes.md" in (ROOT / "docs/generate.md").read_text()
+    assert "processes.md" in (ROOT / "docs/evaluation.md").read_text()

@@ -10,6 +10,7 @@ from configs import base
 from dcft_jax import evaluate
 from dcft_jax.data.fetch.__main__ import make_parser
 from dcft_jax.data.fetch.offline import OFFLINE
+from dcft_jax.distributed import OPTIONS
 from dcft_jax.evaluation.emerging import FAMILIES, LEFT_OUT, emerging_items
 from dcft_jax.evaluation.items import KINDS
 from dcft_jax.evaluation.suites import SUITES
@@ -104,7 +105,7 @@ def test_every_option_of_the_harness_is_explained():
     named = set(re.findall(r"--\w+", " ".join(table)))
     parser = harness_parser()
     known = {o for action in parser._actions for o in action.option_strings}
-    assert named == known - {"-h", "--help"}
+    assert named == known - {"-h", "--help"} - {f"--{name}" for name in OPTIONS}
     for line in table:
         option, default = (cell.strip("` ") for cell in line.split("|")[1:3])
         if default.isdigit():
