@@ -88,7 +88,8 @@ def load_path(
     entries = [(s, w) for s, w in summary["weights_path"] if s < num_steps]
     require(bool(entries), "replay.run", repr(run), "a run that logged its weights")
     step_U, weight_UK = (np.asarray(column) for column in zip(*entries, strict=True))
-    return step_U.astype(int), weight_UK / weight_UK.sum(axis=1, keepdims=True)
+    # As they were: renormalised, some would differ in their last bit.
+    return step_U.astype(int), weight_UK
 
 
 def _shuffle(length_U, weight_UK, seed) -> tuple[np.ndarray, np.ndarray]:

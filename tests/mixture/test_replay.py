@@ -57,7 +57,16 @@ def test_the_mean_is_over_steps_and_never_moves(run):
 def test_the_path_is_that_of_the_run(run):
     weights = follow(replayed(run, "path"))
     expected = np.repeat([w for _, w in PATH], LENGTHS, axis=0)
-    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    np.testing.assert_array_equal(weights, np.float32(expected))
+
+
+def test_weights_whose_sum_is_rounded_stay_as_they_were(run, tmp_path):
+    logged = np.float32([1 / 3, 1 / 7, 11 / 21]) * np.float32(1 + 2e-7)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary["weights_path"] = [[0, logged.tolist()]]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    weights = follow(replayed(run, "path"))
+    np.testing.assert_array_equal(weights, np.tile(logged, (NUM_STEPS, 1)))
 
 
 def test_shuffling_keeps_the_average_and_not_the_order(run):
