@@ -24,12 +24,12 @@ TIMES = (
 )
 # moment of killed_run.py -> kills, and up to which call of it in a start.
 KILLS = {
-    "start": (13, 2),
-    "step": (5, 8),
-    "evaluation": (4, 2),
-    "save": (4, 2),
-    "commit": (3, 24),
-    "metrics": (1, 8),
+    "start": (7, 2),
+    "step": (6, 8),
+    "evaluation": (5, 2),
+    "save": (5, 2),
+    "commit": (5, 24),
+    "metrics": (2, 8),
 }
 LONGEST_DELAY_S = 0.1
 
@@ -127,9 +127,7 @@ def assert_same_end(workdir: Path, whole: Path) -> None:
 
 
 @pytest.mark.slow
-def test_thirty_kills_and_a_sigterm_leave_no_trace(
-    start: Start, whole: Path, tmp_path: Path
-):
+def test_thirty_kills_leave_no_trace(start: Start, whole: Path, tmp_path: Path):
     workdir, rng = tmp_path / "run", random.Random(7)
     moments = [m for m, (number, _) in KILLS.items() for _ in range(number)]
     assert len(moments) == 30
@@ -140,7 +138,17 @@ def test_thirty_kills_and_a_sigterm_leave_no_trace(
         code = start(workdir, moment, call, rng.uniform(0, LONGEST_DELAY_S))
         ends[moment, code] += 1
     assert ends == {(m, -signal.SIGKILL): n for m, (n, _) in KILLS.items()}
-    assert start(workdir, "step", 2, number=signal.SIGTERM) == 0
+    assert not (workdir / "summary.json").exists()
+    assert start(workdir) == 0
+    assert_same_end(workdir, whole)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_with_0_and_a_kill_at_the_finish(
+    start: Start, whole: Path, tmp_path: Path
+):
+    workdir = tmp_path / "run"
+    assert start(workdir, "step", 17, number=signal.SIGTERM) == 0
     assert not (workdir / "summary.json").exists()
     assert start(workdir, "finish") == -signal.SIGKILL
     assert start(workdir) == 0
