@@ -2,21 +2,14 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from rich.console import Console
 
-from dcft_jax.config import to_plain
 from dcft_jax.training import checkpoint, recovery
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, abstract_state, open_run
@@ -96,60 +89,3 @@ def test_resume_is_bit_exact_at_every_step(straight: Run, step: int, tmp_path: P
     before = json.loads((straight.workdir / "summary.json").read_text())
     assert summary["abilities"] == before["abilities"]
     assert summary["weights_path"] == before["weights_path"]
-
-
-def launch(config_file: Path, workdir: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dcft_jax.main", "--config", str(config_file)]
-    return subprocess.Popen(
-        [*command, "--workdir", str(workdir)],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
-    )
-
-
-def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    metrics = workdir / "metrics.jsonl"
-    for _ in range(1200):
-        lines = metrics.read_text().splitlines()[:-1] if metrics.exists() else []
-        if any(json.loads(line)["step"] >= step for line in lines):
-            return
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.1)
-    raise AssertionError(f"step {step} was not reached")
-
-
-CONFIG_FILE = """
-import json
-from ml_collections import ConfigDict
-
-def build(node):
-    if not isinstance(node, dict):
-        return node
-    fields = {{key: build(value) for key, value in node.items()}}
-    return ConfigDict(fields, sort_keys=False)
-
-def get_config():
-    return build(json.loads({text!r}))
-"""
-
-
-@pytest.mark.slow
-def test_kill_dash_nine_and_resume(tiny_config: ConfigDict, tmp_path: Path):
-    with tiny_config.unlocked():
-        tiny_config.run.update(num_steps=40, eval_every=5, save_every=3, log_every=1)
-    config_file = tmp_path / "config.py"
-    text = json.dumps(to_plain(tiny_config))
-    config_file.write_text(CONFIG_FILE.format(text=text))
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = launch(config_file, killed)
-    wait_for_step(killed, 7, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "summary.json").exists()
-    for workdir in (killed, whole):
-        assert launch(config_file, workdir).wait() == 0
-    assert records(killed) == records(whole)
-    run = open_run(tiny_config, whole, QUIET, jax.devices()[:1])
-    assert_same_bits(
-        final_state(dataclasses.replace(run, workdir=killed)), final_state(run)
-    )
