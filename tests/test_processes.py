@@ -19,7 +19,8 @@ from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, open_run
 from tests.conftest import make_tiny_config
 from tests.processes import TRAIN, log_of, start, wait
-from tests.training.test_resume import CONFIG_FILE, QUIET, cut_at, records
+from tests.training.test_kills import CONFIG_FILE
+from tests.training.test_resume import QUIET, cut_at, records
 
 TIMEOUT_S = 400.0  # of a run; all tests share the processors
 
