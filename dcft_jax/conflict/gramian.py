@@ -221,6 +221,7 @@ def _matrix_gramian(leaf_S: jax.Array, scale: jax.Array | None) -> jax.Array:
     first_SS = _dot(tail, tail_scale)
     start = (first_SS, jnp.zeros_like(first_SS))
     gram_SS, lost_SS = lax.fori_loop(0, math.prod(lead) * whole, add_chunk, start)
+    # Of an infinite sum nothing is lost: it stays infinite instead of becoming nan.
     return gram_SS + jnp.where(jnp.isfinite(lost_SS), lost_SS, 0.0)
 
 

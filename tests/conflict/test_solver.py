@@ -40,6 +40,10 @@ def test_solver_equals_scipy(case, seed):
     expected = by_nnls(np.float64(matrix), np.float64(linear))
     assert np.all(x >= 0)
     np.testing.assert_allclose(x, expected, rtol=0, atol=2e-5 * max(1.0, x.max()))
+    # And where the ridge leaves x loose, the objective is still as low as its terms.
+    m, q, x = np.float64(matrix), np.float64(linear), np.float64(x)
+    gap = (x @ m @ x / 2 + q @ x) - (expected @ m @ expected / 2 + q @ expected)
+    assert gap <= np.finfo(np.float32).eps * (x @ np.abs(m) @ x + np.abs(q) @ x + 1)
 
 
 @many
