@@ -1,0 +1,1 @@
+"""Initial mixtures for new tasks, predicted from the record of earlier runs."""
