@@ -80,6 +80,9 @@ def get_config() -> ConfigDict:
             log_every=10,
             keep_checkpoints=2,  # the latest
             keep_best=True,  # and the best of every ability by its mix-val loss
+            # Steps in a row in which the loss or gradient of an ability may be not
+            # finite, and is left out; then the run ends.
+            max_nonfinite=10,
         )
     )
 

@@ -94,7 +94,7 @@ def _check_tiers(field: str, tiers: ConfigDict) -> None:
 
 def _check_run(run: ConfigDict) -> None:
     names = ("num_steps", "eval_every", "save_every", "log_every", "keep_checkpoints")
-    positive("run", run, names)
+    positive("run", run, (*names, "max_nonfinite"))
     require(
         not run.continue_from or (Path(run.continue_from) / "config.json").is_file(),
         "run.continue_from",

@@ -27,7 +27,8 @@ def ability_rows(
 
     Returns:
       loss_S, count_S: sums and token counts of the slots.
-      sound_S: bool; a slot whose gradient is not finite is left out of the rows.
+      sound_S: bool; a slot whose loss or gradient is not finite is left out of the
+        rows.
       rows: pytree of arrays `[K, ...]` in `dtype`.
     """
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -46,7 +47,7 @@ def ability_rows(
 
         (loss, count, grads), _ = lax.scan(add_part, total, rest)
         square = slot_gramian(jax.tree.map(lambda g: g[None], grads))[0, 0]
-        sound = jnp.isfinite(square)
+        sound = jnp.isfinite(square) & jnp.isfinite(loss)
         add = partial(_add_row, ability=ability, sound=sound)
         return jax.tree.map(add, rows, grads), (loss, count, sound)
 

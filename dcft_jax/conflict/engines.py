@@ -84,6 +84,7 @@ class Outcome:
     gradient: Any
     loss_S: jax.Array  # float32 sums, nats
     count_S: jax.Array  # float32, response tokens
+    nonfinite_S: jax.Array  # bool: left out, as its loss or gradient is not finite
     state: EngineState
     diagnostics: Diagnostics
 
@@ -169,7 +170,12 @@ def _accumulate(engine: Engine, problem: Problem, state: EngineState) -> Outcome
     sums = SlotSums(gram_GKK, loss_K, count_K, jnp.arange(engine.num_abilities))
     resolved = _resolve(engine, problem, sums, state)
     gradient = combine(rows, resolved.coefficients_GS, engine.groups, jnp.float32)
-    return replace(_outcome(gradient, sums, resolved), loss_S=loss_S, count_S=count_S)
+    return replace(
+        _outcome(gradient, sums, resolved),
+        loss_S=loss_S,
+        count_S=count_S,
+        nonfinite_S=~sound_S & (count_S > 0),
+    )
 
 
 def _two_pass(engine: Engine, problem: Problem, state: EngineState) -> Outcome:
@@ -260,6 +266,7 @@ def _outcome(gradient: Any, sums: SlotSums, resolved: Resolved) -> Outcome:
         gradient=gradient,
         loss_S=sums.loss_S,
         count_S=sums.count_S,
+        nonfinite_S=~resolved.kept_S & (sums.count_S > 0),
         state=EngineState(resolved.state, None),
         diagnostics=resolved.diagnostics,
     )

@@ -29,6 +29,7 @@ class Resolved:
     coefficients_GK: jax.Array
     coefficients_GS: jax.Array  # the same for the slots: 0 for those left out
     present_K: jax.Array  # bool
+    kept_S: jax.Array  # bool: slots that have a share in their ability's gradient
     state: Any
     diagnostics: Diagnostics
 
@@ -82,7 +83,8 @@ def resolve_slots(
         here; the diagnostics are about these.
     """
     gram_SS = jnp.sum(sums.gram_GSS, axis=0)
-    share_KS = slot_shares(gram_SS, sums.count_S, sums.ability_S, weights_K.shape[0])
+    count_S = jnp.where(jnp.isfinite(sums.loss_S), sums.count_S, 0.0)
+    share_KS = slot_shares(gram_SS, count_S, sums.ability_S, weights_K.shape[0])
     gram_GKK = jax.vmap(share_gramian, (0, None))(sums.gram_GSS, share_KS)
     noise = slot_noise(gram_SS, sums.count_S, share_KS)
     noise_of = jax.vmap(slot_noise, (0, None, None))
@@ -91,8 +93,8 @@ def resolve_slots(
     if not per_group:
         gram_GKK = share_gramian(gram_SS, share_KS)[None]
         stderr_GKK = noise.stderr_KK[None]
-    present_K = jnp.any(share_KS > 0, axis=1)
-    loss_S = jnp.where(jnp.any(share_KS > 0, axis=0), sums.loss_S, 0.0)
+    present_K, kept_S = jnp.any(share_KS > 0, axis=1), jnp.any(share_KS > 0, axis=0)
+    loss_S = jnp.where(kept_S, sums.loss_S, 0.0)
     loss_K = jnp.where(present_K, slot_coefficients(loss_S, share_KS.T), jnp.nan)
     found_GK, state = resolve_groups(
         resolver, gram_GKK, weights_K, state, loss_K, stderr_GKK
@@ -108,6 +110,7 @@ def resolve_slots(
         coefficients_GK=found_GK,
         coefficients_GS=slot_coefficients(found_GK, share_KS),
         present_K=present_K,
+        kept_S=kept_S,
         state=state,
         diagnostics=info,
     )

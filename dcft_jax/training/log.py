@@ -16,6 +16,7 @@ from dcft_jax.reporting import Progress, Writer
 from dcft_jax.training.composition import Composition
 from dcft_jax.training.conflict_log import conflict_metrics, mean_over
 from dcft_jax.training.measured import Measured
+from dcft_jax.training.nonfinite import report_nonfinite
 from dcft_jax.training.run import Run
 from dcft_jax.training.state import MixtureState
 from dcft_jax.training.step import StepMetrics
@@ -77,23 +78,11 @@ class StepLog:
         position_C: np.ndarray,
     ) -> None:
         values: StepMetrics = jax.device_get(metrics)
-        self._check_finite(step, values)
+        report_nonfinite(self._run, step, values)
         self._tokens_K += values.count_K
         self._window.append(Row(step, values, counts_C, position_C))
         if step % self._run.config.run.log_every == 0:
             self._write_window()
-
-    def _check_finite(self, step: int, values: StepMetrics) -> None:
-        bad_K = ~np.isfinite(values.loss_sum_K)
-        if not bad_K.any() and np.isfinite(values.grad_norm):
-            return
-        names = [self._run.abilities[k] for k in np.flatnonzero(bad_K)]
-        what = f"the loss of {', '.join(names)}" if names else "the gradient"
-        raise FloatingPointError(
-            f"{what} is not finite at step {step}. The last good checkpoint is kept in "
-            f"{self._run.workdir / 'checkpoints'}; look at the data around this step, "
-            "or start anew with a lower optimizer.learning_rate."
-        )
 
     def _write_window(self) -> None:
         rows, self._window = self._window, []
@@ -137,6 +126,8 @@ class StepLog:
             if count_K[k]:
                 metrics[f"train/loss/{name}"] = loss_K[k] / count_K[k]
             metrics[f"train/response_tokens/{name}"] = self._tokens_K[k]
+            if rows[-1].metrics.nonfinite_K[k]:
+                metrics[f"train/nonfinite/{name}"] = rows[-1].metrics.nonfinite_K[k]
             metrics[f"mixture/slots/{name}"] = slots_K[k]
             metrics[f"mixture/epochs/{name}"] = epochs_K[k]
         return {key: float(value) for key, value in metrics.items()}

@@ -45,6 +45,8 @@ class MixtureState:
     credit_C: jax.Array  # float32: what allocation still owes each component
     rows_C: jax.Array  # int32
     tokens_K2: jax.Array  # uint32 [high, low] words: response tokens trained on
+    nonfinite_K: jax.Array  # int32: steps in which a loss or gradient was not finite
+    nonfinite_row_K: jax.Array  # int32: the last so many of its steps in a row
     train: TrainSums
     initial_loss_K: jax.Array  # float32, mix-val at step 0; nan before
     initial_loss_KT: jax.Array
@@ -106,6 +108,8 @@ def init_mixture(composition: Composition, num_examples: int) -> MixtureState:
         credit_C=credit_C,
         rows_C=rows_C,
         tokens_K2=jnp.zeros((num_abilities, 2), jnp.uint32),
+        nonfinite_K=jnp.zeros(num_abilities, jnp.int32),
+        nonfinite_row_K=jnp.zeros(num_abilities, jnp.int32),
         train=init_sums(num_abilities),
         initial_loss_K=unknown(num_abilities),
         initial_loss_KT=unknown(num_abilities, num_tiers),

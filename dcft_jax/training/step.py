@@ -32,6 +32,9 @@ LossFn = Callable[..., tuple[jax.Array, jax.Array]]
 class StepMetrics:
     loss_sum_K: jax.Array  # float32 nats, over the response tokens of the step
     count_K: jax.Array  # float32 response tokens; 0: the ability was absent
+    bad_K: jax.Array  # bool: slots of it were left out, as they were not finite
+    nonfinite_K: jax.Array  # int32: in so many steps until now
+    nonfinite_row_K: jax.Array  # int32: in so many of its steps in a row
     grad_norm: jax.Array  # of the resolved gradient, before clipping
     conflict: Diagnostics
 
@@ -61,13 +64,17 @@ def _count_step(
     batch: Batch,
     loss_K: jax.Array,
     count_K: jax.Array,
+    bad_K: jax.Array,
     conflict: Diagnostics,
 ) -> MixtureState:
+    in_a_row_K = jnp.where(count_K > 0, 0, mixture.nonfinite_row_K)
     return dataclasses.replace(
         mixture,
         credit_C=batch["credit_C"],
         rows_C=batch["rows_C"],
         tokens_K2=add_wide(mixture.tokens_K2, count_K),
+        nonfinite_K=mixture.nonfinite_K + bad_K,
+        nonfinite_row_K=jnp.where(bad_K, mixture.nonfinite_row_K + 1, in_a_row_K),
         train=_add_step(mixture.train, loss_K, count_K, conflict),
     )
 
@@ -121,6 +128,10 @@ def train_step(
         that chose the slots carries over; int32 `rows_C`, the positions of the streams
         after it.
 
+    A slot whose loss or gradient is not finite is left out: of the update, the loss and
+    the tokens. The engine "lagged" learns of it parameter by parameter, and its ability
+    has a shorter gradient in that step.
+
     Returns:
       The new state, and what to log.
     """
@@ -137,20 +148,31 @@ def train_step(
     outcome = resolved_gradient(engine, problem, state.conflict)
     gradient = match_sharding(outcome.gradient, state.params)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    loss_K, count_K = (
+    bad_S = outcome.nonfinite_S
+    loss_K, count_K, bad_slots_K = (
         jax.ops.segment_sum(x_S, ability_S, engine.num_abilities)
-        for x_S in (outcome.loss_S, outcome.count_S)
+        for x_S in (
+            jnp.where(bad_S, 0.0, outcome.loss_S),
+            jnp.where(bad_S, 0.0, outcome.count_S),
+            bad_S.astype(jnp.int32),
+        )
+    )
+    counted = _count_step(
+        mixture, batch, loss_K, count_K, bad_slots_K > 0, outcome.diagnostics
     )
     new_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        mixture=_count_step(mixture, batch, loss_K, count_K, outcome.diagnostics),
+        mixture=counted,
         conflict=outcome.state,
     )
     metrics = StepMetrics(
         loss_sum_K=loss_K,
         count_K=count_K,
+        bad_K=bad_slots_K > 0,
+        nonfinite_K=counted.nonfinite_K,
+        nonfinite_row_K=counted.nonfinite_row_K,
         grad_norm=optax.tree.norm(gradient),
         conflict=outcome.diagnostics,
     )

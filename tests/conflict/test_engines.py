@@ -222,6 +222,7 @@ def test_a_slot_that_is_not_finite_is_left_out(name):
     problem = replace(make_problem(bad), loss_fn=poisoned)
     outcome = jax.jit(lambda: resolved_gradient(engine, problem, init_engine(engine)))()
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(outcome.gradient))
+    np.testing.assert_array_equal(outcome.nonfinite_S, np.arange(S) == 4)
     if name != "lagged":
         kept = np.delete(np.arange(S), 4)
         few = make_problem({k: v[kept] for k, v in slots.items()}, ABILITY_S[kept])

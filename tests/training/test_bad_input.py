@@ -1,18 +1,16 @@
 """What users get wrong ends with a message that says how to go on."""
 
-import dataclasses
 import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dcft_jax.training import loop, workdir
+from dcft_jax.training import workdir
 from dcft_jax.training.run import open_run
 
 QUIET = Console(quiet=True)
@@ -126,27 +124,3 @@ def test_full_disk(tiny_config: ConfigDict, tmp_path: Path, monkeypatch):
     )
     with pytest.raises(OSError, match=r"GiB are free.*keep_checkpoints"):
         start(tiny_config, tmp_path / "run")
-
-
-def test_non_finite_loss_names_step_and_ability_and_keeps_the_checkpoint(
-    tiny_config: ConfigDict, tmp_path: Path
-):
-    run = start(tiny_config, tmp_path / "run")
-    step = run.program.train_step
-
-    def broken(state, frozen, batch):
-        number = int(state.step)
-        state, metrics = step(state, frozen, batch)
-        if number == 3:
-            loss_K = np.array([1.0, np.nan, 1.0], np.float32)
-            metrics = dataclasses.replace(metrics, loss_sum_K=loss_K)
-        return state, metrics
-
-    program = dataclasses.replace(run.program, train_step=broken)
-    run = dataclasses.replace(run, program=program)
-    with pytest.raises(
-        FloatingPointError, match="loss of code is not finite at step 4"
-    ):
-        loop.train(run)
-    saved = {int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()}
-    assert max(saved) == 2
