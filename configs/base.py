@@ -94,6 +94,7 @@ def get_config() -> ConfigDict:
             rows_per_slot=4,  # B
             seed=0,  # of the splits and the shuffles; not of the model
             on_bad_row="fail",  # "fail" | "skip" (skipped rows are counted and shown)
+            source_timeout_s=3600.0,  # for reading one source; a longer one is an error
             max_truncated_share=0.01,  # of the examples of an ability; more is refused
             decontamination_ngram=13,  # words; 0 turns the check off
             cache_dir=".cache/dcft",  # packed rows and tokenizers, by content hash

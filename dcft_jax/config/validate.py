@@ -105,7 +105,7 @@ def _check_run(run: ConfigDict) -> None:
 
 def _check_data(config: ConfigDict) -> None:
     data, num_abilities = config.data, len(config.abilities)
-    positive("data", data, ("rows_per_slot",))
+    positive("data", data, ("rows_per_slot", "source_timeout_s"))
     require(data.seq_len >= 8, "data.seq_len", data.seq_len, "must be at least 8")
     require(
         data.num_slots >= num_abilities,

@@ -5,6 +5,7 @@ import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from dcft_jax.data.decontamination import find_contamination
 from dcft_jax.data.example import Example, SourceData, prompt_key
 from dcft_jax.data.sources import open_source
 from dcft_jax.data.split_report import SplitReport, count_by_source
+from dcft_jax.data.time_limit import within
 
 HELD_OUT = ("test", "mix_val")
 
@@ -58,6 +60,7 @@ def load_ability(name: str, ability: ConfigDict, data: ConfigDict) -> AbilityDat
         ValueError: no source, an empty or a malformed one, an unknown field or kind,
             sizes below 1 or beyond the data, or nothing left to train on.
         FileNotFoundError: a file of a source is missing.
+        TimeoutError: a source takes longer than `source_timeout_s`.
         ImportError: a package that a source needs is missing.
     """
     _check_request(name, ability, data)
@@ -154,13 +157,22 @@ def _open_sources(
     for source in sorted(ability.sources):
         field = f"abilities.{name}.sources.{source}"
         try:
-            sources[source] = open_source(
-                ability.sources[source],
-                # Enough even if mix-val repeats many prompts of test.
-                held_out=ability.mix_val + ability.test,
-                seed=data.seed,
-                on_bad_row=data.on_bad_row,
+            sources[source] = within(
+                data.source_timeout_s,
+                partial(
+                    open_source,
+                    ability.sources[source],
+                    # Enough even if mix-val repeats many prompts of test.
+                    held_out=ability.mix_val + ability.test,
+                    seed=data.seed,
+                    on_bad_row=data.on_bad_row,
+                ),
             )
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"{field}: {error}; does its storage answer? If it only needs more "
+                "time, raise data.source_timeout_s"
+            ) from error
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{field}: {error}") from error
         except ImportError as error:

@@ -127,7 +127,9 @@ class StepLog:
                 metrics[f"train/loss/{name}"] = loss_K[k] / count_K[k]
             metrics[f"train/response_tokens/{name}"] = self._tokens_K[k]
             if rows[-1].metrics.nonfinite_K[k]:
-                metrics[f"train/nonfinite/{name}"] = rows[-1].metrics.nonfinite_K[k]
+                metrics[f"train/nonfinite/{name}"] = float(
+                    rows[-1].metrics.nonfinite_K[k]
+                )
             metrics[f"mixture/slots/{name}"] = slots_K[k]
             metrics[f"mixture/epochs/{name}"] = epochs_K[k]
         return {key: float(value) for key, value in metrics.items()}

@@ -40,6 +40,7 @@ def config(tmp_path):
         seq_len=64,
         seed=0,
         on_bad_row="fail",
+        source_timeout_s=60.0,
         max_truncated_share=0.0,
         decontamination_ngram=0,
         cache_dir=str(tmp_path / "cache"),
