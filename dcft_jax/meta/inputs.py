@@ -40,7 +40,7 @@ class Inputs(NamedTuple):
 
 
 def measure_statistics(features: Sequence[Features]) -> Statistics:
-    """Of the known values; (0, 1) for a feature never measured, scale 1 for a constant.
+    """Of the known values; scale 1 for a constant, inf for a feature never measured.
 
     The diagonal of pairs, an ability with itself, does not count.
     """
@@ -54,7 +54,10 @@ def measure_statistics(features: Sequence[Features]) -> Statistics:
 
 
 def standardise(statistics: Statistics, features: Features) -> Inputs:
-    """Features of one task for the network; see `check` for errors."""
+    """Features of one task for the network; see `check` for errors.
+
+    What was never measured in training counts as missing, measured or not.
+    """
     check(features)
     task_G, known_task_G = _standard(
         features.task_G, statistics.task_mean_G, statistics.task_scale_G
@@ -128,10 +131,11 @@ def _moments(value_NX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Rounding of equal values is no spread.
     flat_X = scale_X <= 1e-6 * (1.0 + np.abs(mean_X))
     scale_X = np.where(flat_X, 1.0, scale_X)
+    scale_X = np.where(known_NX.any(axis=0), scale_X, np.inf)
     return mean_X.astype(np.float32), scale_X.astype(np.float32)
 
 
 def _standard(value, mean, scale) -> tuple[np.ndarray, np.ndarray]:
-    known = np.isfinite(value)
+    known = np.isfinite(value) & np.isfinite(scale)
     standard = np.clip((np.where(known, value, mean) - mean) / scale, -CLIP, CLIP)
     return standard.astype(np.float32), known.astype(np.float32)

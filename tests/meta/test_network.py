@@ -182,5 +182,8 @@ def test_statistics_are_of_known_values_only():
     known = np.concatenate([features.ability_KF[:, loss] for features in cases[1:]])
     np.testing.assert_allclose(found.ability_mean_F[loss], known.mean(), rtol=1e-5)
     np.testing.assert_allclose(found.ability_scale_F[loss], known.std(), rtol=1e-5)
-    assert found.ability_mean_F[gain] == 0 and found.ability_scale_F[gain] == 1
+    assert found.ability_mean_F[gain] == 0 and np.isinf(found.ability_scale_F[gain])
+    new = standardise(found, make_features(rng, 3))
+    assert np.all(new.ability_KF[:, gain] == 0)
+    assert np.all(new.known_ability_KF[:, gain] == 0)
     assert found.task_scale_G[TASK.index("budget")] == 1  # the same everywhere
