@@ -54,11 +54,11 @@ def mean_mixture(
         for name, weight, share in zip(names, one.best_K, share_K, strict=True):
             best.setdefault(name, []).append(weight)
             shares.setdefault(name, []).append(share)
-    ratio_K = [
-        np.mean(best[name]) / np.mean(shares[name]) if name in best else 1.0
+    ratios = [
+        float(np.mean(best[name]) / np.mean(shares[name])) if name in best else 1.0
         for name in case.abilities
     ]
-    raw_K = np.asarray(prior_K, np.float64) * ratio_K
+    raw_K = np.asarray(prior_K, np.float64) * np.array(ratios)
     return raw_K / raw_K.sum()
 
 

@@ -206,7 +206,7 @@ def _train(options: Options, params: Params, data: Data, index_TEB, key) -> Para
         batch = jax.tree.map(lambda array: array[index_B], data)
         slope = jax.grad(functools.partial(_loss, options))(params, batch, key)
         update, state = optimizer.update(slope, state, params)
-        return optax.apply_updates(params, update), state
+        return jax.tree.map(jnp.add, params, update), state
 
     def step(carry, given):
         params, state = carry

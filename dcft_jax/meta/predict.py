@@ -53,8 +53,8 @@ def predict(fitted: Fitted, features: Features, prior_K: np.ndarray) -> Predicti
       ValueError: features of wrong shapes, or a prior that is no mixture of positive
         weights.
     """
-    log_prior_K = np.log(_checked(prior_K, features.num_abilities))
-    prior_K = np.exp(log_prior_K).astype(np.float32)
+    prior_K = _checked(prior_K, features.num_abilities)
+    log_prior_K = np.log(prior_K)
     inputs = standardise(fitted.statistics, features)
     ratio_EK = np.asarray(
         _ratios(fitted.shape, fitted.params, inputs, jnp.asarray(log_prior_K))
