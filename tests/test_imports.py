@@ -18,6 +18,7 @@ ALLOWED = {
     "models": {"data", "sharding"},
     "evaluation": {"data", "models", "sharding"},
     "reporting": {"evaluation"},
+    "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
     "config": {"conflict", "data", "evaluation", "mixture", "models"},
     "evaluate": {
         *("config", "data", "distributed", "evaluation", "models", "reporting"),

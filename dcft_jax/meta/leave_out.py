@@ -1,0 +1,159 @@
+"""Every method on tasks of a category that it has learnt nothing of."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dcft_jax.meta.baselines import METHODS, Method, proportional
+from dcft_jax.meta.case import Case
+from dcft_jax.meta.features import keep_parts
+from dcft_jax.meta.fit import DEFAULT, Options, fit
+from dcft_jax.meta.predict import predict
+from dcft_jax.meta.regret import Solved, measured_mixtures
+from dcft_jax.meta.surrogate import evaluate
+
+NEAR = 0.05  # total variation between a mixture and one that was measured
+
+
+class Row(NamedTuple):
+    """What a method's mixture for one case costs.
+
+    Attributes:
+        regret: by the case's law, nats per response token.
+        relative: over the spread of the case's losses.
+        measured: by the models that were trained: the loss of the mixture nearest to
+            it, mean over seeds, less that of the best; nan where none is within `NEAR`.
+        trusted: False: the prior, because the network did not trust itself.
+        seed: of the ensemble; 0 for methods without one.
+    """
+
+    method: str
+    world: str
+    task: str
+    category: str
+    weights_K: np.ndarray
+    regret: float
+    relative: float
+    measured: float
+    trusted: bool
+    seed: int
+
+
+def leave_one_category_out(
+    solved: Sequence[Solved],
+    *,
+    options: Options = DEFAULT,
+    seeds: Sequence[int] = range(5),
+    methods: Mapping[str, Method] = METHODS,
+    part: str = "all",
+    teachers: Sequence[Solved] | None = None,
+    test_tasks: Collection[str] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Row]:
+    """For every category: learns from the others, chooses mixtures for its tasks.
+
+    The prior is proportional to the sizes. A task that is itself an ability of a world
+    is no new task there: such cases are learnt from, but not tested on.
+
+    Args:
+      solved: the cases, with the laws that mixtures are judged by.
+      seeds: of the ensembles, method "meta"; none: only the other methods.
+      part: of the embedding that the network and the methods see, of `PARTS`.
+      teachers: the same cases with the laws that are learnt from; None: `solved`.
+      test_tasks: the tasks to test on, which are then never learnt from; None: all
+        tasks, in turn.
+      progress: is told what comes next.
+
+    Raises:
+      ValueError: nothing to test on, or categories without cases of others to learn
+        from.
+    """
+    teachers = solved if teachers is None else teachers
+    solved, teachers = _only(part, solved), _only(part, teachers)
+    reserved = frozenset(test_tasks or ())
+    rows = []
+    for category in _categories(solved, test_tasks):
+        train = [
+            one
+            for one in teachers
+            if one.case.category != category and one.case.task not in reserved
+        ]
+        if not train:
+            raise ValueError(
+                f"category {category!r}: no case of another category to learn from"
+            )
+        test = [
+            one
+            for one in solved
+            if one.case.category == category and _is_tested(one.case, test_tasks)
+        ]
+        progress(f"{category}: {len(train)} cases to learn from, {len(test)} to test")
+        rows += [
+            _row(one, *_chosen(method, train, one), name)
+            for name, method in methods.items()
+            for one in test
+        ]
+        for seed in seeds:
+            fitted = fit(train, options._replace(seed=seed))
+            for one in test:
+                prior_K = proportional(train, one.case, one.best_K)
+                found = predict(fitted, one.case.features, prior_K)
+                rows.append(_row(one, found.weights_K, found.trusted, "meta", seed))
+    return rows
+
+
+def measured_regret(case: Case, weights_K: np.ndarray) -> float:
+    """See `Row.measured`."""
+    tried_UK, loss_U = measured_mixtures(case)
+    away_U = 0.5 * np.abs(tried_UK - weights_K).sum(axis=1)
+    nearest = int(np.argmin(away_U))
+    if away_U[nearest] > NEAR:
+        return float("nan")
+    return float(loss_U[nearest] - loss_U.min())
+
+
+def _categories(solved: Sequence[Solved], test_tasks: Collection[str] | None):
+    found = {one.case.category for one in solved if _is_tested(one.case, test_tasks)}
+    if not found:
+        raise ValueError(
+            f"test_tasks={test_tasks}: no case of such a task among {len(solved)} cases"
+        )
+    return sorted(found)
+
+
+def _is_tested(case: Case, test_tasks: Collection[str] | None) -> bool:
+    wanted = test_tasks is None or case.task in test_tasks
+    return wanted and case.task not in case.abilities
+
+
+def _only(part: str, solved: Sequence[Solved]) -> list[Solved]:
+    return [
+        one._replace(
+            case=one.case._replace(features=keep_parts(one.case.features, part))
+        )
+        for one in solved
+    ]
+
+
+def _chosen(method: Method, train: Sequence[Solved], one: Solved):
+    prior_K = proportional(train, one.case, one.best_K)
+    return method(train, one.case, prior_K), True
+
+
+def _row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> Row:
+    weights_K = np.asarray(weights_K, np.float64)
+    weights_K = weights_K / weights_K.sum()
+    cost = float(evaluate(one.law, weights_K)) - one.minimum
+    return Row(
+        method=method,
+        world=one.case.world,
+        task=one.case.task,
+        category=one.case.category,
+        weights_K=weights_K,
+        regret=cost,
+        relative=cost / one.spread,
+        measured=measured_regret(one.case, weights_K),
+        trusted=trusted,
+        seed=seed,
+    )
