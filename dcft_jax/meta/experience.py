@@ -1,0 +1,398 @@
+"""The experience store: which mixtures were trained, and what came of them.
+
+One SQLite file and not Parquet: several processes append to it at once under the locks
+of SQLite, a process that dies in the middle of a record leaves no trace of it, and
+stores are merged by primary key; a folder of Parquet files would need all three written
+anew. The rollback journal is used, not the write-ahead log, whose shared memory does
+not work on network file systems (sqlite.org/wal.html).
+
+A task is described once per world (`add_embedding`), a trained model is one record with
+its outcome on every task (`add_run`). `cases` joins the two.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.meta.case import Case
+from dcft_jax.meta.features import Features, check
+
+SOURCES = ("run", "population", "interpolated")
+SCHEMA_VERSION = 1
+BUSY_S = 60.0  # how long a writer waits for the others
+ATTEMPTS = 5
+
+_SCHEMA = """
+CREATE TABLE models (
+  id BLOB PRIMARY KEY, world TEXT NOT NULL, source TEXT NOT NULL,
+  abilities TEXT NOT NULL, weights TEXT NOT NULL, weight_path TEXT NOT NULL,
+  budget INTEGER NOT NULL, parameters INTEGER NOT NULL, seed INTEGER NOT NULL,
+  config_hash TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX models_world ON models (world);
+CREATE TABLE outcomes (
+  model_id BLOB NOT NULL, task TEXT NOT NULL, category TEXT NOT NULL,
+  loss_before REAL, loss REAL, accuracy_before REAL, accuracy REAL,
+  count INTEGER NOT NULL, PRIMARY KEY (model_id, task)
+) WITHOUT ROWID;
+CREATE TABLE embeddings (
+  world TEXT NOT NULL, task TEXT NOT NULL, num_abilities INTEGER NOT NULL,
+  task_G BLOB NOT NULL, ability_KF BLOB NOT NULL, pair_KKP BLOB NOT NULL,
+  size_K BLOB NOT NULL, PRIMARY KEY (world, task)
+) WITHOUT ROWID;
+"""
+_TABLES = ("models", "outcomes", "embeddings")
+
+
+class Outcome(NamedTuple):
+    """Of one model on one task; nan where not measured.
+
+    Attributes:
+        loss_before, loss: nats per response token of the base and of the model.
+        accuracy_before, accuracy: exact match.
+        count: response tokens that the losses are means over.
+    """
+
+    task: str
+    category: str
+    loss_before: float
+    loss: float
+    accuracy_before: float
+    accuracy: float
+    count: int
+
+
+class Record(NamedTuple):
+    """One trained model.
+
+    Attributes:
+        world: names base, abilities and budget.
+        source: of `SOURCES`: a full run, one of a population of small models, or a
+            model whose weights were interpolated and not trained.
+        weights_K: the mixture, averaged over the run.
+        weight_path: (step, weights) as they changed; empty if they did not.
+        budget: tokens trained on.
+        parameters: of the model.
+        seed: of the order of the data.
+        config_hash: names all other settings.
+        versions: of the libraries.
+        created: time, ISO 8601; no part of the identity.
+    """
+
+    world: str
+    source: str
+    abilities: tuple[str, ...]
+    weights_K: tuple[float, ...]
+    budget: int
+    parameters: int
+    seed: int
+    outcomes: tuple[Outcome, ...]
+    weight_path: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    config_hash: str = ""
+    versions: Mapping[str, str] = {}
+    created: str = ""
+
+
+def open_store(path: str | os.PathLike) -> sqlite3.Connection:
+    """Opens a store; makes one where there is no file.
+
+    Raises:
+      ValueError: the file is no database, is another one, or has another schema.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    try:
+        if not _is_ready(store, path):
+            with _transaction(store):
+                if not _is_ready(store, path):
+                    _create(store)
+    except sqlite3.DatabaseError as error:
+        store.close()
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise ValueError(f"{path} is no experience store: {error}") from error
+    except ValueError:
+        store.close()
+        raise
+    return store
+
+
+def _is_ready(store: sqlite3.Connection, path: Path) -> bool:
+    """False: the file is new."""
+    (version,) = store.execute("PRAGMA user_version").fetchone()
+    names = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
+    if version == 0 and not names:
+        return False
+    if version == 0 or not names.issuperset(_TABLES):
+        raise ValueError(
+            f"{path} is a database, but no experience store: it has the tables "
+            f"{sorted(names)}; give another path"
+        )
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {version}, this version of dcft_jax reads "
+            f"{SCHEMA_VERSION}; use the version that wrote it, or another path"
+        )
+    return True
+
+
+def _create(store: sqlite3.Connection) -> None:
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        store.execute(statement)
+    store.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextlib.contextmanager
+def _transaction(store: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; the write lock is taken at once, so nothing is read in vain."""
+    for attempt in range(ATTEMPTS):
+        try:
+            store.execute("BEGIN IMMEDIATE")
+            break
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in (
+                sqlite3.SQLITE_BUSY,
+                sqlite3.SQLITE_LOCKED,
+            )
+            if not busy or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.05 * 2**attempt)
+    try:
+        yield
+    except BaseException:
+        store.execute("ROLLBACK")
+        raise
+    store.execute("COMMIT")
+
+
+def record_id(record: Record) -> bytes:
+    """16 bytes; equal for equal records, whenever they were made."""
+    content = json.dumps(record._replace(created="", versions=dict(record.versions)))
+    return hashlib.blake2b(content.encode(), digest_size=16).digest()
+
+
+def add_run(store: sqlite3.Connection, record: Record) -> bytes:
+    """Adds a record, unless it is there; returns its identity.
+
+    Raises:
+      ValueError: weights off the simplex or of another number than the abilities, no
+        outcomes, a task twice, or an unknown source.
+    """
+    _check(record)
+    identity = record_id(record)
+    fields = (
+        *(identity, record.world, record.source, json.dumps(record.abilities)),
+        *(json.dumps(record.weights_K), json.dumps(record.weight_path)),
+        *(record.budget, record.parameters, record.seed, record.config_hash),
+        *(json.dumps(dict(record.versions), sort_keys=True), record.created),
+    )
+    with _transaction(store):
+        _insert(store, "models", [fields])
+        _insert(store, "outcomes", [(identity, *one) for one in record.outcomes])
+    return identity
+
+
+def _check(record: Record) -> None:
+    weights_K = np.asarray(record.weights_K, np.float64)
+    if record.source not in SOURCES:
+        raise ValueError(f"source={record.source!r} must be one of {SOURCES}")
+    if weights_K.shape != (len(record.abilities),) or not record.abilities:
+        raise ValueError(
+            f"weights_K={record.weights_K} must be one for each of the abilities "
+            f"{record.abilities}"
+        )
+    if not (np.all(weights_K >= 0) and abs(weights_K.sum() - 1) <= 1e-3):
+        raise ValueError(f"weights_K={record.weights_K} are not on the simplex")
+    tasks = [outcome.task for outcome in record.outcomes]
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f"outcomes of {tasks}: give one or more, each task once")
+
+
+def _insert(store: sqlite3.Connection, table: str, rows: Sequence[tuple]) -> None:
+    marks = ", ".join("?" * len(rows[0]))
+    store.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+
+
+def add_embedding(
+    store: sqlite3.Connection, world: str, task: str, features: Features
+) -> None:
+    """Adds what is known of a task in a world, unless it is there.
+
+    Raises:
+      ValueError: see `features.check`.
+    """
+    check(features)
+    blobs = [np.ascontiguousarray(x, np.float32).tobytes() for x in features]
+    with _transaction(store):
+        row = (world, task, features.num_abilities, *blobs)
+        _insert(store, "embeddings", [row])
+
+
+def count_models(store: sqlite3.Connection, world: str, source: str) -> int:
+    query = "SELECT COUNT(*) FROM models WHERE world = ? AND source = ?"
+    return store.execute(query, (world, source)).fetchone()[0]
+
+
+def embedded_tasks(store: sqlite3.Connection, world: str) -> list[str]:
+    query = "SELECT task FROM embeddings WHERE world = ? ORDER BY task"
+    return [task for (task,) in store.execute(query, (world,))]
+
+
+def cases(
+    store: sqlite3.Connection,
+    min_models: int = 4,
+    sources: Sequence[str] = ("run", "population"),
+) -> list[Case]:
+    """One case for each embedded task of each world, in the order of their names.
+
+    Args:
+      min_models: a task with fewer measured models makes no case.
+      sources: of the models, see `SOURCES`.
+
+    Raises:
+      ValueError: models of one world that differ in their abilities, or an embedding
+        of another number of abilities.
+    """
+    models = _models(store, sources)
+    found = []
+    query = "SELECT * FROM embeddings ORDER BY world, task"
+    measured = _outcomes(store)
+    for world, task, num_abilities, *blobs in store.execute(query):
+        features = _features(num_abilities, blobs)
+        pairs = [
+            (model, measured[model["id"], task])
+            for model in models.get(world, [])
+            if (model["id"], task) in measured
+        ]
+        pairs = [(model, one) for model, one in pairs if np.isfinite(one[1])]
+        if len(pairs) >= max(min_models, 1):
+            found.append(_case(world, task, features, pairs))
+    return found
+
+
+def _models(
+    store: sqlite3.Connection, sources: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    query = (
+        "SELECT id, world, source, abilities, weights, seed FROM models ORDER BY "
+        "world, seed, weights, id"
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for identity, world, source, abilities, weights, seed in store.execute(query):
+        if source in sources:
+            model = dict(
+                id=identity,
+                abilities=tuple(json.loads(abilities)),
+                weights=json.loads(weights),
+                seed=seed,
+            )
+            found.setdefault(world, []).append(model)
+    return found
+
+
+def _outcomes(store: sqlite3.Connection) -> dict[tuple[bytes, str], tuple]:
+    """(model, task) -> category, loss, accuracy; SQLite keeps nan as NULL."""
+    query = "SELECT model_id, task, category, loss, accuracy FROM outcomes"
+    nan = float("nan")
+    return {
+        (model, task): (
+            category,
+            nan if loss is None else loss,
+            nan if accuracy is None else accuracy,
+        )
+        for model, task, category, loss, accuracy in store.execute(query)
+    }
+
+
+def _features(num_abilities: int, blobs: Sequence[bytes]) -> Features:
+    K = num_abilities
+    task_G, ability, pair, size_K = (np.frombuffer(b, np.float32) for b in blobs)
+    return check(
+        Features(task_G, ability.reshape(K, -1), pair.reshape(K, K, -1), size_K)
+    )
+
+
+def _case(world: str, task: str, features: Features, pairs: list) -> Case:
+    abilities = {model["abilities"] for model, _ in pairs}
+    if len(abilities) > 1 or len(next(iter(abilities))) != features.num_abilities:
+        raise ValueError(
+            f"world {world!r}: its models have the abilities {sorted(abilities)} and "
+            f"task {task!r} is embedded next to {features.num_abilities}; a world has "
+            "the same abilities throughout"
+        )
+    return Case(
+        world=world,
+        task=task,
+        category=pairs[0][1][0],
+        abilities=next(iter(abilities)),
+        features=features,
+        weights_NK=np.array([model["weights"] for model, _ in pairs], np.float64),
+        loss_N=np.array([one[1] for _, one in pairs], np.float64),
+        accuracy_N=np.array([one[2] for _, one in pairs], np.float64),
+        seed_N=np.array([model["seed"] for model, _ in pairs], np.int64),
+    )
+
+
+def merge(into: sqlite3.Connection, paths: Sequence[str | os.PathLike]) -> None:
+    """Adds what other stores hold, also exported ones (.gz); what is there stays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a file is no experience store of this schema version.
+    """
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such experience store")
+        with _unpacked(path) as file:
+            open_store(file).close()
+            into.execute("ATTACH DATABASE ? AS other", (str(file),))
+            try:
+                with _transaction(into):
+                    for table in _TABLES:
+                        into.execute(
+                            f"INSERT OR IGNORE INTO main.{table} "
+                            f"SELECT * FROM other.{table}"
+                        )
+            finally:
+                into.execute("DETACH DATABASE other")
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    if path.suffix != ".gz":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / path.stem
+        try:
+            file.write_bytes(gzip.decompress(path.read_bytes()))
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise ValueError(f"{path} is no experience store: {error}") from error
+        yield file
+
+
+def export(store: sqlite3.Connection, path: str | os.PathLike) -> None:
+    """Writes a copy without free pages, packed if `path` ends in .gz; whole or not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        store.execute("VACUUM INTO ?", (str(partial),))
+        content = partial.read_bytes()
+    finally:
+        partial.unlink(missing_ok=True)
+    packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+    atomic_write(path, packed)
