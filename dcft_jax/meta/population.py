@@ -26,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dcft_jax.data import ROW_FIELDS, Rows
 from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.meta.segments import segment_sums
 from dcft_jax.mixture.allocation import allocate
 from dcft_jax.models import ModelConfig, score_responses
 
@@ -185,12 +186,21 @@ def _order(seed: int, ability: int, num_rows: int, needed: int) -> np.ndarray:
     return np.concatenate([rng.permutation(num_rows) for _ in range(epochs)])
 
 
-def make_population(model: ModelConfig, training: Training) -> Population:
-    """Nothing is computed yet; of `training` only weight decay and clipping count."""
+def make_population(
+    model: ModelConfig, training: Training, max_predicted: int | None = None
+) -> Population:
+    """Nothing is computed yet.
+
+    Args:
+      model: the decoder.
+      training: of which only weight decay and clipping count here.
+      max_predicted: response tokens that a row has at most; None: L. See
+        `score_responses`.
+    """
     optimizer = _optimizer(training)
 
     def loss(params: Any, rows: dict[str, jax.Array], scale_B: jax.Array) -> jax.Array:
-        nll_BL, _, _ = score_responses(model, params, rows)
+        nll_BL, _, _ = score_responses(model, params, rows, max_predicted=max_predicted)
         return jnp.sum(jnp.sum(nll_BL, axis=1) * scale_B)
 
     def step(params, opt_state, rows, scale_B, rate):
@@ -209,7 +219,7 @@ def make_population(model: ModelConfig, training: Training) -> Population:
 
         return jax.lax.scan(all_models, state, (row_TNB, scale_TNB, rate_T))[0]
 
-    return Population(chunk, jax.jit(partial(_sums, model)))
+    return Population(chunk, jax.jit(partial(_sums, model, max_predicted)))
 
 
 def _optimizer(training: Training) -> optax.GradientTransformation:
@@ -224,22 +234,25 @@ def _optimizer(training: Training) -> optax.GradientTransformation:
 
 
 def _sums(
-    model: ModelConfig, params_N: Any, batches: dict[str, jax.Array]
+    model: ModelConfig,
+    max_predicted: int | None,
+    params_N: Any,
+    batches: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """Per example, float32 [C, N, B, M], of rows [C, B, L]: C batches in turn."""
 
     def one_model(params: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        nll_BL, correct_BL, mask_BL = score_responses(model, params, rows)
-        segments_BL, num_segments = rows["segments"], rows["scored"].shape[-1]
-        member_BLM = segments_BL[..., None] == jnp.arange(1, num_segments + 1)
+        nll_BL, correct_BL, mask_BL = score_responses(
+            model, params, rows, max_predicted=max_predicted
+        )
 
         def per_example(x_BL: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(member_BLM, x_BL[..., None], 0.0), axis=1)
+            return segment_sums(x_BL, rows["segments"], rows["scored"].shape[-1])
 
         return {
             "loss_sum": per_example(nll_BL),
-            "count": per_example(mask_BL.astype(jnp.float32)),
-            "wrong": per_example((mask_BL & ~correct_BL).astype(jnp.float32)),
+            "count": per_example(mask_BL),
+            "wrong": per_example(mask_BL & ~correct_BL),
         }
 
     return jax.lax.map(
