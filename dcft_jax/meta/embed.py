@@ -247,11 +247,11 @@ def with_part(params: Any, part: Any) -> Any:
     """The parameters with that part exchanged."""
     if split(params)[1]:
         return combine(params, part)
-    stack = jax.tree.map(
-        lambda x, last: x.at[-1].set(last.astype(x.dtype)),
-        params[STACKED],
-        part[STACKED],
-    )
+
+    def set_last(x: jax.Array, last: jax.Array) -> jax.Array:
+        return x.at[-1].set(last.astype(x.dtype))
+
+    stack = jax.tree.map(set_last, params[STACKED], part[STACKED])
     return params | {STACKED: stack, "final_norm": part["final_norm"]}
 
 
