@@ -6,28 +6,23 @@ every task. Whatever is interrupted continues where it was; a world that is in t
 is not computed again.
 """
 
-import dataclasses
 import datetime
 import functools
 import importlib.metadata
-import io
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
-from dcft_jax.data import Example, Rows, Tokenizer, encode_examples, pack_examples
-from dcft_jax.data.atomic_write import atomic_write
-from dcft_jax.data.sentencepiece_tokenizer import cached_tokenizer
 from dcft_jax.meta import families
-from dcft_jax.meta.embed import Measured, make_features, measure, pack_halves
+from dcft_jax.meta.embed import make_features
 from dcft_jax.meta.experience import (
     Outcome,
     Record,
@@ -37,35 +32,15 @@ from dcft_jax.meta.experience import (
     open_store,
 )
 from dcft_jax.meta.interpolate import interpolate
-from dcft_jax.meta.population import (
-    Population,
-    Results,
-    make_bank,
-    make_plan,
-    make_population,
-    score,
-    train_population,
-)
-from dcft_jax.meta.proxy import proxy_model
+from dcft_jax.meta.lab import Lab, describe, make_base, make_lab, pack_ability
+from dcft_jax.meta.measure import measure, pack_halves
+from dcft_jax.meta.plan import make_bank, make_plan
+from dcft_jax.meta.population import score, train_population
+from dcft_jax.meta.population_state import Results
 from dcft_jax.meta.worlds import Settings, World, draw_mixtures, draw_world
 from dcft_jax.models import ModelConfig, init
 
-BASE_EXAMPLES = 200  # of each family, for the tokenizer and the bases
-BASE_SEED = 1  # whose train examples are not those of the abilities
 BATCH = 16  # rows of all models evaluated at a time
-_make_population = functools.lru_cache(make_population)
-
-
-class Lab(NamedTuple):
-    """What all worlds share."""
-
-    settings: Settings
-    folder: Path
-    tokenizer: Tokenizer
-    model: ModelConfig
-    population: Population
-    support: dict[str, tuple[Rows, Rows]]
-    test: dict[str, Rows]
 
 
 def collect(
@@ -116,44 +91,6 @@ def collect(
         store.close()
 
 
-def make_lab(settings: Settings, folder: Path) -> Lab:
-    texts = [
-        text
-        for task in settings.families
-        for example in families.examples(task, "train", BASE_EXAMPLES, BASE_SEED)
-        for _, text in example.messages
-    ]
-    tokenizer = cached_tokenizer(texts, settings.vocab_size, folder)
-    model = proxy_model(tokenizer.vocab_size, settings.width, settings.num_layers)
-    support, test = {}, {}
-    for task in settings.tasks:
-        drawn = _fitting(task, "support", settings.support, tokenizer, settings)
-        support[task] = pack_halves(drawn, tokenizer, settings.seq_len)
-        drawn = _fitting(task, "test", settings.test, tokenizer, settings)
-        test[task] = pack_examples(drawn, tokenizer, settings.seq_len)
-    population = _make_population(model, settings.training, settings.max_predicted)
-    return Lab(settings, folder, tokenizer, model, population, support, test)
-
-
-def _fitting(
-    task: str, split: str, count: int, tokenizer: Tokenizer, settings: Settings
-) -> list[Example]:
-    """Those of the examples that are no longer than a row, most of them."""
-    drawn = families.examples(task, split, count, settings.seed)
-    encoded = encode_examples(drawn, tokenizer)
-    kept = [
-        example
-        for example, (tokens, _) in zip(drawn, encoded, strict=True)
-        if len(tokens) <= settings.seq_len
-    ]
-    if 2 * len(kept) < count:
-        raise ValueError(
-            f"task {task!r}: only {len(kept)} of {count} examples fit into "
-            f"seq_len={settings.seq_len}; raise it, or leave the task out"
-        )
-    return kept
-
-
 def world_name(settings: Settings, index: int, step: int) -> str:
     return f"{settings.identity[:8]}-{index:04d}@{step}"
 
@@ -175,12 +112,17 @@ def _tasks(settings: Settings, world: World) -> list[str]:
     return [*settings.tasks, *joint]
 
 
-def collect_world(lab: Lab, store: sqlite3.Connection, world: World, advance) -> None:
+def collect_world(
+    lab: Lab,
+    store: sqlite3.Connection,
+    world: World,
+    advance: Callable[[int], None],
+) -> None:
     """Trains one world and adds it to the store."""
     settings = lab.settings
     base = make_base(lab, world.base)
     rows = [
-        _pack_ability(lab, families_, count, "train")
+        pack_ability(lab, families_, count, "train")
         for families_, count in zip(world.abilities, world.examples_K, strict=True)
     ]
     size_K = [len(one) for one in rows]
@@ -189,7 +131,7 @@ def collect_world(lab: Lab, store: sqlite3.Connection, world: World, advance) ->
     plan = make_plan(weights_NK, seed_N.tolist(), rows, settings.training)
     tests = list(lab.test.values())
     before = score(lab.population, jax.tree.map(lambda x: x[None], base), tests, BATCH)
-    state_path = lab.folder / f"world-{world.index:04d}.npz"
+    state_path = lab.folder / f"world-{world.number:04d}.npz"
     trained = train_population(
         lab.population,
         base,
@@ -200,81 +142,29 @@ def collect_world(lab: Lab, store: sqlite3.Connection, world: World, advance) ->
         state_path,
         advance=advance,
     )
-    about = (weights_NK, seed_N)
+    tried = (weights_NK, seed_N)
     for step, after in trained.results.items():
-        _add_models(lab, store, world, step, "population", about, before, after)
+        _add_models(lab, store, world, step, "population", tried, before, after)
     if settings.interpolate:
         vertices = jax.tree.map(lambda x: x[: len(rows)], trained.params)
         mixed = interpolate(base, vertices, weights_NK)
-        after, step = (
-            score(lab.population, mixed, tests, BATCH),
-            settings.training.steps,
-        )
-        _add_models(lab, store, world, step, "interpolated", about, before, after)
+        after = score(lab.population, mixed, tests, BATCH)
+        step = settings.training.steps
+        _add_models(lab, store, world, step, "interpolated", tried, before, after)
     _add_embeddings(lab, store, world, base, size_K)
     state_path.unlink()
 
 
-def make_base(lab: Lab, number: int) -> Any:
-    """Trained briefly on all families alike, once."""
-    settings = lab.settings
-    path = lab.folder / f"base-{number}.npz"
-    drawn = init(lab.model, jax.random.key(settings.seed + number))
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            leaves = [file[str(i)] for i in range(len(file.files))]
-        return jax.tree.unflatten(jax.tree.structure(drawn), leaves)
-    training = dataclasses.replace(
-        settings.training,
-        steps=settings.base_steps[number],
-        rows=settings.base_rows,
-        stops=(),
-    )
-    rows = [
-        pack_examples(
-            families.examples(task, "train", BASE_EXAMPLES, BASE_SEED),
-            lab.tokenizer,
-            settings.seq_len,
-        )
-        for task in settings.families
-    ]
-    weights_NK = np.full((1, len(rows)), 1 / len(rows))
-    plan = make_plan(weights_NK, [number], rows, training)
-    trained = train_population(
-        *(lab.population, drawn, make_bank(rows), plan, training, lambda _: {}),
-        state_path=lab.folder / f"base-{number}-state.npz",
-        devices=jax.devices()[:1],
-    )
-    base = jax.tree.map(lambda x: np.asarray(x[0]), trained.params)
-    buffer = io.BytesIO()
-    np.savez(buffer, **{str(i): x for i, x in enumerate(jax.tree.leaves(base))})
-    atomic_write(path, buffer.getvalue())
-    return base
-
-
-def _pack_ability(lab: Lab, names: Sequence[str], count: int, split: str) -> Rows:
-    """The examples are shared out evenly."""
-    drawn = [
-        example
-        for number, name in enumerate(names)
-        for example in _fitting(
-            name,
-            split,
-            max((count + number) // len(names), 1),
-            lab.tokenizer,
-            lab.settings,
-        )
-    ]
-    return pack_examples(drawn, lab.tokenizer, lab.settings.seq_len)
-
-
-def _add_models(lab, store, world: World, step: int, source, about, before, after):
+def _add_models(
+    lab: Lab, store, world: World, step: int, source: str, tried, before, after
+) -> None:
+    """`tried`: weights_NK and seed_N; `before`, `after`: of the base and the models."""
     settings = lab.settings
     count = sum(x.size for x in jax.tree.leaves(_shapes(lab.model)))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    for n, (weights_K, seed) in enumerate(zip(*about, strict=True)):
+    for n, (weights_K, seed) in enumerate(zip(*tried, strict=True)):
         record = Record(
-            world=world_name(settings, world.index, step),
+            world=world_name(settings, world.number, step),
             source=source,
             abilities=world.names,
             weights_K=tuple(np.round(weights_K, 9).tolist()),
@@ -307,15 +197,15 @@ def _outcomes(
         index = [at[task] for task in name.split("+")]
         count_T = after["count_T"][index]
         share_T = count_T / count_T.sum()
-        values = [
+        before_and_after = [
             float(share_T @ before["loss_NT"][0, index]),
             float(share_T @ after["loss_NT"][n, index]),
             float(before["accuracy_NT"][0, index].mean()),
             float(after["accuracy_NT"][n, index].mean()),
         ]
         kind = families.category(name.split("+")[0])
-        rounded = (round(value, 6) for value in values)
-        found.append(Outcome(name, kind, *rounded, int(count_T.sum())))
+        values = [round(value, 6) for value in before_and_after]
+        found.append(Outcome(name, kind, *values, tokens=int(count_T.sum())))
     return tuple(found)
 
 
@@ -323,16 +213,16 @@ def _add_embeddings(lab: Lab, store, world: World, base: Any, size_K) -> None:
     settings = lab.settings
     K, tasks = len(size_K), _tasks(settings, world)
     groups = [
-        pack_halves(_described(lab, names, "mix_val"), lab.tokenizer, settings.seq_len)
+        pack_halves(describe(lab, names, "mix_val"), lab.tokenizer, settings.seq_len)
         for names in world.abilities
     ]
     for name in tasks:
         if name in lab.support:
             groups.append(lab.support[name])
         else:
-            drawn = _described(lab, name.split("+"), "support")
+            drawn = describe(lab, name.split("+"), "support")
             groups.append(pack_halves(drawn, lab.tokenizer, settings.seq_len))
-    measured: Measured = measure(lab.model, base, groups, settings.max_predicted)
+    measured = measure(lab.model, base, groups, settings.max_predicted)
     count = sum(x.size for x in jax.tree.leaves(base))
     for step in _stops(settings):
         budget = step * settings.training.rows * settings.seq_len
@@ -342,15 +232,5 @@ def _add_embeddings(lab: Lab, store, world: World, base: Any, size_K) -> None:
                 *(budget, count, settings.seq_len),
             )
             add_embedding(
-                store, world_name(settings, world.index, step), name, features
+                store, world_name(settings, world.number, step), name, features
             )
-
-
-def _described(lab: Lab, names: Sequence[str], split: str) -> list[Example]:
-    """`settings.support` examples, as many of each family."""
-    each = lab.settings.support // len(names)
-    return [
-        example
-        for name in names
-        for example in _fitting(name, split, each, lab.tokenizer, lab.settings)
-    ]

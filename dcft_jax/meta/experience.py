@@ -1,59 +1,46 @@
 """The experience store: which mixtures were trained, and what came of them.
 
-One SQLite file and not Parquet: several processes append to it at once under the locks
-of SQLite, a process that dies in the middle of a record leaves no trace of it, and
-stores are merged by primary key; a folder of Parquet files would need all three written
-anew. The rollback journal is used, not the write-ahead log, whose shared memory does
-not work on network file systems (sqlite.org/wal.html).
-
 A task is described once per world (`add_embedding`), a trained model is one record with
-its outcome on every task (`add_run`). `cases` joins the two.
+its outcome on every task (`add_run`). `cases` joins the two. Why it is one SQLite file:
+`dcft_jax.meta.store`.
 """
 
-import contextlib
-import gzip
 import hashlib
 import json
-import os
 import sqlite3
-import tempfile
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.features import Features, check
+from dcft_jax.meta.store import (
+    SCHEMA_VERSION,
+    export,
+    insert,
+    merge,
+    open_store,
+    transaction,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SOURCES",
+    "Outcome",
+    "Record",
+    "add_embedding",
+    "add_run",
+    "cases",
+    "count_models",
+    "embedded_tasks",
+    "export",
+    "merge",
+    "open_store",
+    "record_id",
+]
 
 SOURCES = ("run", "population", "interpolated")
-SCHEMA_VERSION = 1
-BUSY_S = 60.0  # how long a writer waits for the others
-ATTEMPTS = 5
-
-_SCHEMA = """
-CREATE TABLE models (
-  id BLOB PRIMARY KEY, world TEXT NOT NULL, source TEXT NOT NULL,
-  abilities TEXT NOT NULL, weights TEXT NOT NULL, weight_path TEXT NOT NULL,
-  budget INTEGER NOT NULL, parameters INTEGER NOT NULL, seed INTEGER NOT NULL,
-  config_hash TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX models_world ON models (world);
-CREATE TABLE outcomes (
-  model_id BLOB NOT NULL, task TEXT NOT NULL, category TEXT NOT NULL,
-  loss_before REAL, loss REAL, accuracy_before REAL, accuracy REAL,
-  count INTEGER NOT NULL, PRIMARY KEY (model_id, task)
-) WITHOUT ROWID;
-CREATE TABLE embeddings (
-  world TEXT NOT NULL, task TEXT NOT NULL, num_abilities INTEGER NOT NULL,
-  task_G BLOB NOT NULL, ability_KF BLOB NOT NULL, pair_KKP BLOB NOT NULL,
-  size_K BLOB NOT NULL, PRIMARY KEY (world, task)
-) WITHOUT ROWID;
-"""
-_TABLES = ("models", "outcomes", "embeddings")
 
 
 class Outcome(NamedTuple):
@@ -62,7 +49,7 @@ class Outcome(NamedTuple):
     Attributes:
         loss_before, loss: nats per response token of the base and of the model.
         accuracy_before, accuracy: exact match.
-        count: response tokens that the losses are means over.
+        tokens: of the responses, which the losses are means over.
     """
 
     task: str
@@ -71,7 +58,7 @@ class Outcome(NamedTuple):
     loss: float
     accuracy_before: float
     accuracy: float
-    count: int
+    tokens: int
 
 
 class Record(NamedTuple):
@@ -105,79 +92,6 @@ class Record(NamedTuple):
     created: str = ""
 
 
-def open_store(path: str | os.PathLike) -> sqlite3.Connection:
-    """Opens a store; makes one where there is no file.
-
-    Raises:
-      ValueError: the file is no database, is another one, or has another schema.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    try:
-        if not _is_ready(store, path):
-            with _transaction(store):
-                if not _is_ready(store, path):
-                    _create(store)
-    except sqlite3.DatabaseError as error:
-        store.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        raise ValueError(f"{path} is no experience store: {error}") from error
-    except ValueError:
-        store.close()
-        raise
-    return store
-
-
-def _is_ready(store: sqlite3.Connection, path: Path) -> bool:
-    """False: the file is new."""
-    (version,) = store.execute("PRAGMA user_version").fetchone()
-    names = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
-    if version == 0 and not names:
-        return False
-    if version == 0 or not names.issuperset(_TABLES):
-        raise ValueError(
-            f"{path} is a database, but no experience store: it has the tables "
-            f"{sorted(names)}; give another path"
-        )
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {version}, this version of dcft_jax reads "
-            f"{SCHEMA_VERSION}; use the version that wrote it, or another path"
-        )
-    return True
-
-
-def _create(store: sqlite3.Connection) -> None:
-    for statement in filter(str.strip, _SCHEMA.split(";")):
-        store.execute(statement)
-    store.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-@contextlib.contextmanager
-def _transaction(store: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; the write lock is taken at once, so nothing is read in vain."""
-    for attempt in range(ATTEMPTS):
-        try:
-            store.execute("BEGIN IMMEDIATE")
-            break
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF in (
-                sqlite3.SQLITE_BUSY,
-                sqlite3.SQLITE_LOCKED,
-            )
-            if not busy or attempt == ATTEMPTS - 1:
-                raise
-            time.sleep(0.05 * 2**attempt)
-    try:
-        yield
-    except BaseException:
-        store.execute("ROLLBACK")
-        raise
-    store.execute("COMMIT")
-
-
 def record_id(record: Record) -> bytes:
     """16 bytes; equal for equal records, whenever they were made."""
     content = json.dumps(record._replace(created="", versions=dict(record.versions)))
@@ -199,9 +113,9 @@ def add_run(store: sqlite3.Connection, record: Record) -> bytes:
         *(record.budget, record.parameters, record.seed, record.config_hash),
         *(json.dumps(dict(record.versions), sort_keys=True), record.created),
     )
-    with _transaction(store):
-        _insert(store, "models", [fields])
-        _insert(store, "outcomes", [(identity, *one) for one in record.outcomes])
+    with transaction(store):
+        insert(store, "models", [fields])
+        insert(store, "outcomes", [(identity, *one) for one in record.outcomes])
     return identity
 
 
@@ -221,11 +135,6 @@ def _check(record: Record) -> None:
         raise ValueError(f"outcomes of {tasks}: give one or more, each task once")
 
 
-def _insert(store: sqlite3.Connection, table: str, rows: Sequence[tuple]) -> None:
-    marks = ", ".join("?" * len(rows[0]))
-    store.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
-
-
 def add_embedding(
     store: sqlite3.Connection, world: str, task: str, features: Features
 ) -> None:
@@ -236,9 +145,9 @@ def add_embedding(
     """
     check(features)
     blobs = [np.ascontiguousarray(x, np.float32).tobytes() for x in features]
-    with _transaction(store):
+    with transaction(store):
         row = (world, task, features.num_abilities, *blobs)
-        _insert(store, "embeddings", [row])
+        insert(store, "embeddings", [row])
 
 
 def count_models(store: sqlite3.Connection, world: str, source: str) -> int:
@@ -344,55 +253,3 @@ def _case(world: str, task: str, features: Features, pairs: list) -> Case:
         accuracy_N=np.array([one[2] for _, one in pairs], np.float64),
         seed_N=np.array([model["seed"] for model, _ in pairs], np.int64),
     )
-
-
-def merge(into: sqlite3.Connection, paths: Sequence[str | os.PathLike]) -> None:
-    """Adds what other stores hold, also exported ones (.gz); what is there stays.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a file is no experience store of this schema version.
-    """
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such experience store")
-        with _unpacked(path) as file:
-            open_store(file).close()
-            into.execute("ATTACH DATABASE ? AS other", (str(file),))
-            try:
-                with _transaction(into):
-                    for table in _TABLES:
-                        into.execute(
-                            f"INSERT OR IGNORE INTO main.{table} "
-                            f"SELECT * FROM other.{table}"
-                        )
-            finally:
-                into.execute("DETACH DATABASE other")
-
-
-@contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
-    if path.suffix != ".gz":
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / path.stem
-        try:
-            file.write_bytes(gzip.decompress(path.read_bytes()))
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise ValueError(f"{path} is no experience store: {error}") from error
-        yield file
-
-
-def export(store: sqlite3.Connection, path: str | os.PathLike) -> None:
-    """Writes a copy without free pages, packed if `path` ends in .gz; whole or not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        store.execute("VACUUM INTO ?", (str(partial),))
-        content = partial.read_bytes()
-    finally:
-        partial.unlink(missing_ok=True)
-    packed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
-    atomic_write(path, packed)

@@ -20,12 +20,11 @@ def interpolate(base: Any, specialists: Any, weights_NK: np.ndarray) -> Any:
       specialists: leaves [K, ...].
       weights_NK: on the simplex.
     """
-    weights_NK = jnp.asarray(weights_NK, jnp.float32)
 
     def mix(whole: jax.Array, special_K: jax.Array) -> jax.Array:
-        change_K = special_K - whole
+        w_NK = jnp.asarray(weights_NK, jnp.float32)
         highest = jax.lax.Precision.HIGHEST
-        return whole + jnp.tensordot(weights_NK, change_K, 1, precision=highest)
+        return whole + jnp.tensordot(w_NK, special_K - whole, 1, precision=highest)
 
     return jax.tree.map(mix, base, specialists)
 

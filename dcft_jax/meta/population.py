@@ -8,11 +8,7 @@ order, as many of them as their weights say (error diffusion, as in
 Axes: N models, T steps, B rows of a step, R rows of the bank, K abilities.
 """
 
-import dataclasses
-import hashlib
-import io
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,75 +20,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dcft_jax.data import ROW_FIELDS, Rows
-from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.data import Rows
+from dcft_jax.meta.plan import Plan, Training, make_bank
+from dcft_jax.meta.population_state import (
+    Results,
+    load_state,
+    save_state,
+    state_key,
+)
 from dcft_jax.meta.segments import segment_sums
-from dcft_jax.mixture.allocation import allocate
 from dcft_jax.models import ModelConfig, score_responses
-
-Results = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """How the models are trained. Raises ValueError if a field is out of range.
-
-    Attributes:
-        steps: in all.
-        rows: B, of a step.
-        chunk: steps of one call of the program; the state is saved after each.
-        stops: further steps at which all models are evaluated, besides the last.
-        learning_rate: of AdamW (arXiv:1711.05101), after `warmup` steps and until the
-            last `decay_share` of the steps, over which it goes to 0.
-        weight_decay, clip_norm: of AdamW, and of each model's gradient.
-    """
-
-    steps: int = 200
-    rows: int = 4
-    chunk: int = 20
-    stops: tuple[int, ...] = ()
-    learning_rate: float = 3e-3
-    warmup: int = 10
-    decay_share: float = 0.3
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field in ("steps", "rows", "chunk", "learning_rate", "clip_norm"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field}={getattr(self, field)} must be positive")
-        for stop in (*self.stops, self.steps):
-            if stop % self.chunk or not 0 < stop <= self.steps:
-                raise ValueError(
-                    f"stop at step {stop}: steps={self.steps} and all stops must be "
-                    f"multiples of chunk={self.chunk}, and no stop after the last step"
-                )
-        if not (0 <= self.warmup <= self.steps and 0 <= self.decay_share <= 1):
-            raise ValueError(
-                f"warmup={self.warmup} must be from 0 to steps={self.steps} and "
-                f"decay_share={self.decay_share} from 0 to 1"
-            )
-
-    def learning_rates(self) -> np.ndarray:
-        """Of each step, float32 [T]."""
-        step_T = np.arange(self.steps)
-        decay = max(round(self.steps * self.decay_share), 1)
-        rising_T = (step_T + 1) / max(self.warmup, 1)
-        falling_T = (self.steps - step_T) / decay
-        shape_T = np.minimum(np.minimum(rising_T, falling_T), 1.0)
-        return (self.learning_rate * shape_T).astype(np.float32)
-
-
-class Plan(NamedTuple):
-    """What every model reads.
-
-    Attributes:
-        row_TNB: int32, which row of the bank.
-        scale_TNB: float32, what a response token of the row counts in the loss.
-    """
-
-    row_TNB: np.ndarray
-    scale_TNB: np.ndarray
 
 
 class Population(NamedTuple):
@@ -111,79 +48,6 @@ class Trained(NamedTuple):
 
     params: Any
     results: dict[int, Results]
-
-
-def make_bank(rows: Sequence[Rows], size: int = 0) -> dict[str, np.ndarray]:
-    """Rows of all abilities, one after the other, [R, L], keyed by `ROW_FIELDS`.
-
-    Args:
-      size: R at least, filled with padding, so that banks of one size share a program.
-    """
-    missing = max(size - sum(map(len, rows)), 0)
-    bank = {}
-    for name in ROW_FIELDS:
-        whole = np.concatenate([getattr(one, f"{name}_NL") for one in rows])
-        bank[name] = np.pad(whole, ((0, missing), (0, 0)))
-    return bank
-
-
-def make_plan(
-    weights_NK: np.ndarray,
-    seed_N: Sequence[int],
-    rows: Sequence[Rows],
-    training: Training,
-) -> Plan:
-    """Allocates the rows of every step of every model; deterministic.
-
-    An ability's gradient is the mean over its response tokens in the step and counts as
-    the ability's share of the rows does, as in `dcft_jax.training.step` with the
-    actuator "sample".
-
-    Args:
-      weights_NK: on the simplex.
-      seed_N: of the order of each ability's rows, which is another one in every epoch.
-      rows: of each ability; the bank is made of them in this order.
-
-    Raises:
-      ValueError: weights off the simplex, or of other shapes than `seed_N` and `rows`.
-    """
-    if weights_NK.shape != (len(seed_N), len(rows)):
-        raise ValueError(
-            f"weights_NK of shape {weights_NK.shape} must be of "
-            f"{(len(seed_N), len(rows))}: {len(seed_N)} seeds, {len(rows)} abilities"
-        )
-    needed = training.steps * training.rows
-    streams = {
-        (seed, k): _order(seed, k, len(one), needed)
-        for seed in set(seed_N)
-        for k, one in enumerate(rows)
-    }
-    first_K = np.concatenate([[0], np.cumsum([len(one) for one in rows])])
-    tokens_R = np.concatenate([one.loss_mask_NL.sum(axis=1) for one in rows])
-    shape = (training.steps, len(seed_N), training.rows)
-    row_TNB, scale_TNB = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-    for n, seed in enumerate(seed_N):
-        position_K = np.zeros(len(rows), np.int64)
-        credit_K = np.zeros(len(rows), np.float32)
-        for t in range(training.steps):
-            counts_K, credit_K = allocate(weights_NK[n], credit_K, training.rows)
-            start = 0
-            for k in np.flatnonzero(counts_K):
-                end = start + counts_K[k]
-                stop = position_K[k] + counts_K[k]
-                chosen = first_K[k] + streams[seed, k][position_K[k] : stop]
-                row_TNB[t, n, start:end] = chosen
-                share = counts_K[k] / training.rows
-                scale_TNB[t, n, start:end] = share / max(tokens_R[chosen].sum(), 1)
-                start = end
-            position_K += counts_K
-    return Plan(row_TNB, scale_TNB)
-
-
-def _order(seed: int, ability: int, num_rows: int, needed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, ability])
-    epochs = -(-needed // num_rows)
-    return np.concatenate([rng.permutation(num_rows) for _ in range(epochs)])
 
 
 def make_population(
@@ -212,10 +76,11 @@ def make_population(
     @partial(jax.jit, donate_argnums=0)
     def chunk(state, bank, row_TNB, scale_TNB, rate_T):
         def all_models(state, now):
+            params_N, opt_state_N = state
             row_NB, scale_NB, rate = now
             rows = {name: x_RL[row_NB] for name, x_RL in bank.items()}
-            stepped = jax.vmap(step, (0, 0, 0, 0, None))(*state, rows, scale_NB, rate)
-            return stepped, None
+            step_all = jax.vmap(step, in_axes=(0, 0, 0, 0, None))
+            return step_all(params_N, opt_state_N, rows, scale_NB, rate), None
 
         return jax.lax.scan(all_models, state, (row_TNB, scale_TNB, rate_T))[0]
 
@@ -312,7 +177,7 @@ def train_population(
     training: Training,
     evaluate: Callable[[Any], Results],
     state_path: str | os.PathLike | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Trained:
     """Trains all models, from where an interrupted call with the same input stopped.
@@ -335,9 +200,9 @@ def train_population(
     row_TNB, scale_TNB = (_pad_models(x, padded) for x in plan)
     rate_T = training.learning_rates()
     state, step, results = _start(base, training, padded), 0, {}
-    key = _key(base, bank, plan, training)
+    key = state_key(base, bank, plan, training)
     if state_path is not None and Path(state_path).is_file():
-        step, state, results = _load(Path(state_path), key, state)
+        step, state, results = load_state(Path(state_path), key, state)
     advance(step)
     state = jax.device_put(state, place)
     bank_R = jax.device_put(bank, replicated)
@@ -349,7 +214,7 @@ def train_population(
         if step in training.stops or step == training.steps:
             results[step] = evaluate(_first(state[0], num_models))
         if state_path is not None:
-            _save(Path(state_path), key, step, state, results)
+            save_state(Path(state_path), key, step, state, results)
         advance(training.chunk)
     return Trained(_first(state[0], num_models), results)
 
@@ -360,7 +225,7 @@ def _start(base: Any, training: Training, num_models: int) -> tuple[Any, Any]:
     return params, jax.vmap(optimizer.init)(params)
 
 
-def _shardings(devices: Sequence[jax.Device] | None) -> tuple[Any, Any]:
+def _shardings(devices: Sequence[Any] | None) -> tuple[Any, Any]:
     mesh = Mesh(np.array(jax.devices() if devices is None else devices), ("models",))
     spec = PartitionSpec("models")
     return NamedSharding(mesh, spec), NamedSharding(mesh, PartitionSpec())
@@ -378,43 +243,3 @@ def _pad_models(x_TN: np.ndarray, num_models: int) -> np.ndarray:
 
 def _first(params_N: Any, num_models: int) -> Any:
     return jax.tree.map(lambda x: x[:num_models], params_N)
-
-
-def _key(base: Any, bank: dict[str, np.ndarray], plan: Plan, training: Training) -> str:
-    """Of all that the result depends on."""
-    digest = hashlib.blake2b(repr(training).encode(), digest_size=16)
-    for array in jax.tree.leaves((base, bank, plan)):
-        array = np.ascontiguousarray(array)
-        digest.update(repr((array.dtype.str, array.shape)).encode())
-        digest.update(array.data)
-    return digest.hexdigest()
-
-
-def _save(path: Path, key: str, step: int, state: Any, results: Any) -> None:
-    arrays = {f"leaf/{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))}
-    for stop, found in results.items():
-        arrays |= {f"at/{stop}/{name}": x for name, x in found.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, key=np.array(key), step=np.array(step), **arrays)
-    atomic_write(path, buffer.getvalue())
-
-
-def _load(path: Path, key: str, like: Any) -> tuple[int, Any, dict[int, Results]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise ValueError(f"{path} is no state of a population: {error}") from error
-    if "key" not in arrays or str(arrays["key"]) != key:
-        raise ValueError(
-            f"{path} is the state of other models, data or settings; remove it, or "
-            "give another path"
-        )
-    leaves = [arrays[f"leaf/{i}"] for i in range(len(jax.tree.leaves(like)))]
-    results: dict[int, Results] = {}
-    for name, array in arrays.items():
-        if name.startswith("at/"):
-            _, stop, what = name.split("/")
-            results.setdefault(int(stop), {})[what] = array
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return int(arrays["step"]), state, results

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dcft_jax.evaluation import emerging
-from dcft_jax.meta.embed import MAX_SUPPORT, MIN_SUPPORT
 from dcft_jax.meta.families import FAMILIES
-from dcft_jax.meta.population import Training
+from dcft_jax.meta.measure import MAX_SUPPORT, MIN_SUPPORT
+from dcft_jax.meta.plan import Training
 
 JOINT = 0.3  # share of the abilities that have two families
 
@@ -124,13 +124,13 @@ class World(NamedTuple):
     """What is the same for all models of a world.
 
     Attributes:
-        index: of the world.
+        number: of the world.
         base: index of its base in `Settings.base_steps`.
         abilities: the families of each.
         examples_K: train examples of each.
     """
 
-    index: int
+    number: int
     base: int
     abilities: tuple[tuple[str, ...], ...]
     examples_K: tuple[int, ...]
@@ -141,13 +141,13 @@ class World(NamedTuple):
         return tuple("+".join(families) for families in self.abilities)
 
 
-def draw_world(settings: Settings, index: int) -> World:
+def draw_world(settings: Settings, number: int) -> World:
     """The same every time; no family is in two abilities."""
-    rng = np.random.default_rng([settings.seed, index])
-    number = rng.integers(settings.min_abilities, settings.max_abilities + 1)
+    rng = np.random.default_rng([settings.seed, number])
+    num_abilities = rng.integers(settings.min_abilities, settings.max_abilities + 1)
     left = list(rng.permutation(settings.families))
     abilities = []
-    for _ in range(number):
+    for _ in range(num_abilities):
         first = str(left.pop())
         kin = [x for x in left if FAMILIES[x].category == FAMILIES[first].category]
         second = []
@@ -156,9 +156,9 @@ def draw_world(settings: Settings, index: int) -> World:
             left.remove(kin[0])
         abilities.append((first, *second))
     low, high = np.log([settings.min_examples, settings.max_examples])
-    examples_K = np.round(np.exp(rng.uniform(low, high, number))).astype(int)
-    base = index % len(settings.base_steps)
-    return World(index, base, tuple(abilities), tuple(examples_K.tolist()))
+    examples_K = np.round(np.exp(rng.uniform(low, high, num_abilities))).astype(int)
+    base = number % len(settings.base_steps)
+    return World(number, base, tuple(abilities), tuple(examples_K.tolist()))
 
 
 def draw_mixtures(
@@ -170,7 +170,7 @@ def draw_mixtures(
     Dirichlet draws, each concentration in turn; the last `settings.repeats` repeat
     those from the uniform one on with another seed.
     """
-    rng = np.random.default_rng([settings.seed, world.index, 1])
+    rng = np.random.default_rng([settings.seed, world.number, 1])
     K, repeats = len(size_K), settings.repeats
     size = np.asarray(size_K, np.float64)
     rows = [*np.eye(K), np.full(K, 1 / K), size / size.sum()]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dcft_jax.data import Example, pack_examples, train_tokenizer
-from dcft_jax.meta import embed as module
-from dcft_jax.meta.embed import embed, make_features, measure, pack_halves
+from dcft_jax.meta import measure as module
+from dcft_jax.meta.embed import embed, make_features
 from dcft_jax.meta.features import ABILITY, TASK, permute
+from dcft_jax.meta.measure import measure, pack_halves
 from dcft_jax.meta.proxy import proxy_model
 from dcft_jax.models import init, score_responses
 

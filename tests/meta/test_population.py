@@ -9,14 +9,8 @@ import pytest
 
 from dcft_jax.data.packing import pack_encoded
 from dcft_jax.meta import population as module
-from dcft_jax.meta.population import (
-    Training,
-    make_bank,
-    make_plan,
-    make_population,
-    score,
-    train_population,
-)
+from dcft_jax.meta.plan import Training, make_bank, make_plan
+from dcft_jax.meta.population import make_population, score, train_population
 from dcft_jax.meta.proxy import proxy_model
 from dcft_jax.models import init, score_responses
 
@@ -156,8 +150,8 @@ def test_an_interrupted_one_continues_to_the_same_bits(
         if saved[-1] < TRAINING.steps:
             raise _KilledError
 
-    module_save = module._save
-    monkeypatch.setattr(module, "_save", save_and_die)
+    module_save = module.save_state
+    monkeypatch.setattr(module, "save_state", save_and_die)
     for _ in range(2):
         with pytest.raises(_KilledError):
             _train(population, base, WEIGHTS_NK, [0, 0, 1], state_path=path)
