@@ -18,7 +18,7 @@ from dcft_jax.meta.measure import pack_halves
 from dcft_jax.meta.plan import make_bank, make_plan
 from dcft_jax.meta.population import Population, make_population, train_population
 from dcft_jax.meta.proxy import proxy_model
-from dcft_jax.meta.worlds import Settings
+from dcft_jax.meta.worlds import Settings, base_families
 from dcft_jax.models import ModelConfig, init
 
 BASE_EXAMPLES = 200  # of each family, for the tokenizer and the bases
@@ -77,7 +77,7 @@ def _fitting(
 
 
 def make_base(lab: Lab, number: int) -> Any:
-    """Trained briefly on all families alike, once."""
+    """Trained briefly on its families alike, once."""
     settings = lab.settings
     path = lab.folder / f"base-{number}.npz"
     drawn = init(lab.model, jax.random.key(settings.seed + number))
@@ -89,6 +89,7 @@ def make_base(lab: Lab, number: int) -> Any:
         settings.training,
         steps=settings.base_steps[number],
         rows=settings.base_rows,
+        learning_rate=settings.base_learning_rate,
         stops=(),
     )
     rows = [
@@ -97,7 +98,7 @@ def make_base(lab: Lab, number: int) -> Any:
             lab.tokenizer,
             settings.seq_len,
         )
-        for task in settings.families
+        for task in base_families(settings, number)
     ]
     weights_NK = np.full((1, len(rows)), 1 / len(rows))
     plan = make_plan(weights_NK, [number], rows, training)

@@ -38,7 +38,7 @@ from dcft_jax.models import (
 )
 
 MIN_SUPPORT, MAX_SUPPORT = 16, 128
-TOGETHER = 4  # groups whose gradients are computed at a time
+TOGETHER = 2  # groups whose gradients are computed at a time
 
 
 class Measured(NamedTuple):

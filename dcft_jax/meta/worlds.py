@@ -34,7 +34,9 @@ class Settings:
         width, num_layers: see `proxy_model`.
         training: of the populations; its stops make a world of a smaller budget each.
         base_steps: of the bases, which the worlds take in turn.
-        base_rows: of a step of theirs.
+        base_rows, base_learning_rate: of their training.
+        base_share: of the families that a base is trained on, others for each base: a
+            base that knows all tasks has nothing to gain from any mixture.
         interpolate: measure interpolated specialists as well.
     """
 
@@ -54,9 +56,13 @@ class Settings:
     max_predicted: int = 96
     width: int = 64
     num_layers: int = 2
-    training: Training = Training(steps=160, rows=4, stops=(60,))  # noqa: RUF009
-    base_steps: tuple[int, ...] = (100, 200, 400)
+    training: Training = Training(  # noqa: RUF009 (frozen)
+        steps=160, rows=4, stops=(60,), learning_rate=1.5e-3
+    )
+    base_steps: tuple[int, ...] = (150, 300, 600, 150, 300, 600)
     base_rows: int = 8
+    base_learning_rate: float = 3e-3
+    base_share: float = 0.5
     interpolate: bool = True
 
     def __post_init__(self) -> None:
@@ -84,6 +90,8 @@ class Settings:
         for field in ("test", "vocab_size", "seq_len", "max_predicted", "base_rows"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not 0 < self.base_share <= 1:
+            raise ValueError(f"base_share={self.base_share} must be in (0, 1]")
         if not self.base_steps or not self.concentrations:
             raise ValueError("base_steps and concentrations must not be empty")
 
@@ -159,6 +167,14 @@ def draw_world(settings: Settings, number: int) -> World:
     examples_K = np.round(np.exp(rng.uniform(low, high, num_abilities))).astype(int)
     base = number % len(settings.base_steps)
     return World(number, base, tuple(abilities), tuple(examples_K.tolist()))
+
+
+def base_families(settings: Settings, base: int) -> tuple[str, ...]:
+    """What a base is trained on."""
+    rng = np.random.default_rng([settings.seed, base, 2])
+    number = max(round(settings.base_share * len(settings.families)), 1)
+    chosen = set(rng.permutation(settings.families)[:number].tolist())
+    return tuple(name for name in settings.families if name in chosen)
 
 
 def draw_mixtures(

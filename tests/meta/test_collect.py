@@ -11,7 +11,13 @@ from dcft_jax.meta.collect import collect, world_name
 from dcft_jax.meta.experience import cases, open_store
 from dcft_jax.meta.families import FAMILIES
 from dcft_jax.meta.features import TASK, check
-from dcft_jax.meta.worlds import Settings, draw_mixtures, draw_world, smoke
+from dcft_jax.meta.worlds import (
+    Settings,
+    base_families,
+    draw_mixtures,
+    draw_world,
+    smoke,
+)
 
 pytest.importorskip("reasoning_gym")
 
@@ -36,6 +42,10 @@ def collected(tmp_path_factory):
 
 
 _calls = []
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def _counted(function):
@@ -79,9 +89,9 @@ def test_interpolated_specialists_are_kept_apart(collected):
         other = true[task]
         vertex_N = case.weights_NK.max(axis=1) == 1
         # At a vertex it is the specialist itself.
-        first = {tuple(w): loss for w, loss in zip(other.weights_NK, other.loss_N)}
-        for weights_K, loss in zip(case.weights_NK[vertex_N], case.loss_N[vertex_N]):
-            np.testing.assert_allclose(loss, first[tuple(weights_K)], rtol=1e-4)
+        vertices = [*map(tuple, case.weights_NK[vertex_N])]
+        at = [[*map(tuple, other.weights_NK)].index(vertex) for vertex in vertices]
+        np.testing.assert_allclose(case.loss_N[vertex_N], other.loss_N[at], rtol=1e-4)
 
 
 def test_what_was_interrupted_continues_and_what_is_there_is_skipped(collected):
@@ -105,6 +115,13 @@ def test_worlds_are_what_the_settings_say(number):
     assert all(150 <= count <= 1500 for count in world.examples_K)
 
 
+def test_bases_know_different_halves_of_the_families():
+    settings = Settings()
+    known = [set(base_families(settings, base)) for base in range(3)]
+    assert all(len(names) == len(FAMILIES) // 2 for names in known)
+    assert known[0] != known[1] != known[2] and known[0] <= FAMILIES.keys()
+
+
 def test_mixtures_hold_vertices_uniform_proportional_and_repeats():
     settings, sizes = Settings(), [10, 30, 60]
     world = draw_world(settings, 3)
@@ -126,6 +143,7 @@ def test_mixtures_hold_vertices_uniform_proportional_and_repeats():
         (dict(support=8), "support=8 must be from 16 to 128"),
         (dict(min_examples=0), "min_examples=0 must be from 1"),
         (dict(test=0), "test=0 must be at least 1"),
+        (dict(base_share=0.0), "base_share=0.0 must be in"),
         (dict(base_steps=()), "must not be empty"),
     ],
 )
