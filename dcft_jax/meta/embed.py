@@ -42,6 +42,11 @@ def make_features(
     """
     k, t = list(abilities), task
     size_K = np.asarray(size_K, np.float64)
+    if size_K.shape != (len(k),) or not np.all(size_K >= 1):
+        raise ValueError(
+            f"size_K={size_K.tolist()} must be {len(k)} numbers of rows, one for each "
+            "ability"
+        )
     cosine_GG, stderr_GG, norm_G = _cosines(measured)
     kernel_GG = _centred_cosines(measured.hidden_GD[[t, *k]])
     loss_G, prompt_G = measured.loss_G, measured.prompt_tokens_G

@@ -1,6 +1,5 @@
 """What the worlds of a collection share: tokenizer, models, bases and examples."""
 
-import dataclasses
 import functools
 import io
 from collections.abc import Sequence
@@ -85,13 +84,7 @@ def make_base(lab: Lab, number: int) -> Any:
         with np.load(path, allow_pickle=False) as file:
             leaves = [file[str(i)] for i in range(len(file.files))]
         return jax.tree.unflatten(jax.tree.structure(drawn), leaves)
-    training = dataclasses.replace(
-        settings.training,
-        steps=settings.base_steps[number],
-        rows=settings.base_rows,
-        learning_rate=settings.base_learning_rate,
-        stops=(),
-    )
+    training = settings.base_training(number)
     rows = [
         pack_examples(
             families.examples(task, "train", BASE_EXAMPLES, BASE_SEED),

@@ -21,7 +21,8 @@ class Training:
         steps: in all.
         rows: B, of a step.
         chunk: steps of one call of the program; the state is saved after each.
-        stops: further steps at which all models are evaluated, besides the last.
+        stops: further steps at which all models are evaluated, besides the last; the
+            learning rate has not come down there.
         learning_rate: of AdamW (arXiv:1711.05101), after `warmup` steps and until the
             last `decay_share` of the steps, over which it goes to 0.
         weight_decay, clip_norm: of AdamW, and of each model's gradient.

@@ -59,7 +59,7 @@ class Settings:
     training: Training = Training(  # noqa: RUF009 (frozen)
         steps=160, rows=4, stops=(60,), learning_rate=1.5e-3
     )
-    base_steps: tuple[int, ...] = (150, 300, 600, 150, 300, 600)
+    base_steps: tuple[int, ...] = (160, 320, 640, 160, 320, 640)
     base_rows: int = 8
     base_learning_rate: float = 3e-3
     base_share: float = 0.5
@@ -94,11 +94,23 @@ class Settings:
             raise ValueError(f"base_share={self.base_share} must be in (0, 1]")
         if not self.base_steps or not self.concentrations:
             raise ValueError("base_steps and concentrations must not be empty")
+        for base in range(len(self.base_steps)):
+            self.base_training(base)  # refuses steps that are out of range
 
     @property
     def families(self) -> tuple[str, ...]:
         """The tasks that abilities are made of."""
         return tuple(task for task in self.tasks if task in FAMILIES)
+
+    def base_training(self, base: int) -> Training:
+        """Of the base with this index."""
+        return dataclasses.replace(
+            self.training,
+            steps=self.base_steps[base],
+            rows=self.base_rows,
+            learning_rate=self.base_learning_rate,
+            stops=(),
+        )
 
     @property
     def identity(self) -> str:

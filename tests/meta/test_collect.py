@@ -28,9 +28,7 @@ def collected(tmp_path_factory):
     path = tmp_path_factory.mktemp("collected") / "store.db"
     text = io.StringIO()
     patch = pytest.MonkeyPatch()
-    patch.setattr(
-        module, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    patch.setattr(module, "measure", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         collect(smoke(), path, [0], console=Console(file=text))
     patch.undo()
@@ -144,6 +142,7 @@ def test_mixtures_hold_vertices_uniform_proportional_and_repeats():
         (dict(min_examples=0), "min_examples=0 must be from 1"),
         (dict(test=0), "test=0 must be at least 1"),
         (dict(base_share=0.0), "base_share=0.0 must be in"),
+        (dict(base_steps=(150,)), "stop at step 150: .* multiples of chunk=20"),
         (dict(base_steps=()), "must not be empty"),
     ],
 )

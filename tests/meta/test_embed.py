@@ -1,5 +1,6 @@
 """The task embedding against what its definitions say, one gradient at a time."""
 
+import dataclasses
 import random
 from functools import partial
 
@@ -11,9 +12,10 @@ from dcft_jax.data import Example, pack_examples, train_tokenizer
 from dcft_jax.meta import measure as module
 from dcft_jax.meta.embed import embed, make_features
 from dcft_jax.meta.features import ABILITY, TASK, permute
-from dcft_jax.meta.measure import measure, pack_halves
+from dcft_jax.meta.measure import gradient_part, measure, pack_halves, with_part
 from dcft_jax.meta.proxy import proxy_model
-from dcft_jax.models import init, score_responses
+from dcft_jax.models import LoRA, combine, init, score_responses
+from dcft_jax.models.lora import select
 
 LENGTH = 32
 
@@ -60,18 +62,24 @@ def _one(model, params, rows):
     return nll, correct, mask, gradient
 
 
+def _arrays(rows):
+    """Padded to as many rows as any half has, so that there is one program."""
+    arrays = {
+        name: np.zeros((8, LENGTH), getattr(rows, f"{name}_NL").dtype)
+        for name in ("tokens", "loss_mask", "segments", "positions")
+    }
+    for name, array in arrays.items():
+        array[: len(rows)] = getattr(rows, f"{name}_NL")
+    return arrays
+
+
 def _reference(model, params, tokenizer):
     """Per half: sums and the flat gradient of the last block and the final norm."""
     found = []
     for kind in range(4):
         for start in range(2):
             rows = pack_examples(_examples(kind)[start::2], tokenizer, LENGTH)
-            arrays = {
-                name: np.zeros((8, LENGTH), getattr(rows, f"{name}_NL").dtype)
-                for name in ("tokens", "loss_mask", "segments", "positions")
-            }
-            for name, array in arrays.items():
-                array[: len(rows)] = getattr(rows, f"{name}_NL")
+            arrays = _arrays(rows)
             nll, correct, mask, gradient = _one(model, params, arrays)
             last = jax.tree.map(lambda x: x[-1], gradient["layers"])
             leaves = jax.tree.leaves((gradient["final_norm"], last))
@@ -136,6 +144,39 @@ def test_the_order_of_abilities_does_not_matter(measured):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_gradients_are_those_of_the_adapters_if_there_are_some(tokenizer, base):
+    lora = LoRA(rank=2, alpha=4.0, targets=("query", "up"), rank_stabilised=False)
+    model = dataclasses.replace(base[0], lora=lora)
+    params = init(model, jax.random.key(1))
+    part = gradient_part(params)
+    names = {jax.tree_util.keystr(p)[-8:-2] for p in _paths(part)}
+    assert names == {"lora_a", "lora_b"}
+    moved = jax.tree.map(lambda x: x + 0.5, part)
+    others = combine(params, jax.tree.map(jax.numpy.zeros_like, part))
+    assert _same(combine(with_part(params, moved), part), params)
+    assert not _same(with_part(params, moved), params) and not _same(others, params)
+    groups = [pack_halves(_examples(kind), tokenizer, LENGTH) for kind in range(2)]
+    found = measure(model, params, groups)
+    total = np.zeros(2)
+    for g, halves in enumerate(groups):
+        sums, count = 0, 0
+        for rows in halves:
+            _, _, mask, gradient = _one(model, params, _arrays(rows))
+            leaves = jax.tree.leaves(select(gradient, part))
+            sums = sums + np.concatenate([np.ravel(x) for x in leaves])
+            count += int(mask.sum())
+        total[g] = np.sum((sums / count) ** 2)
+    np.testing.assert_allclose(np.diagonal(found.gram_GG), total, rtol=1e-4)
+
+
+def _paths(tree):
+    return [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
 def test_results_are_kept_by_content(tokenizer, base, measured, tmp_path, monkeypatch):
     model, params = base
     calls = []
@@ -183,3 +224,8 @@ def test_wrong_arguments(tokenizer, base):
     groups = [pack_halves(_examples(2), tokenizer, LENGTH)]
     with pytest.raises(ValueError, match="max_predicted=2, but a row has"):
         measure(*base, groups, max_predicted=2)
+
+
+def test_a_size_for_every_ability(measured):
+    with pytest.raises(ValueError, match=r"size_K=\[10.0\] must be 2 numbers of rows"):
+        make_features(measured, 0, [1, 2], np.array([10]), 3200, 9, 32)
