@@ -17,6 +17,7 @@ ALLOWED = {
     "data": set(),
     "models": {"data", "sharding"},
     "evaluation": {"data", "models", "sharding"},
+    "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
     "reporting": {"evaluation"},
     "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
     "config": {"conflict", "data", "evaluation", "mixture", "models"},

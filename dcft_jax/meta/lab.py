@@ -1,0 +1,133 @@
+"""What the worlds of a collection share: tokenizer, models, bases and examples."""
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dcft_jax.data import Example, Rows, Tokenizer, encode_examples, pack_examples
+from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.data.sentencepiece_tokenizer import cached_tokenizer
+from dcft_jax.meta import families
+from dcft_jax.meta.measure import pack_halves
+from dcft_jax.meta.plan import make_bank, make_plan
+from dcft_jax.meta.population import Population, make_population, train_population
+from dcft_jax.meta.proxy import proxy_model
+from dcft_jax.meta.worlds import Settings, base_families
+from dcft_jax.models import ModelConfig, init
+
+BASE_EXAMPLES = 200  # of each family, for the tokenizer and the bases
+BASE_SEED = 1  # whose train examples are not those of the abilities
+_make_population = functools.lru_cache(make_population)
+
+
+class Lab(NamedTuple):
+    """What all worlds share."""
+
+    settings: Settings
+    folder: Path
+    tokenizer: Tokenizer
+    model: ModelConfig
+    population: Population
+    support: dict[str, tuple[Rows, Rows]]
+    test: dict[str, Rows]
+
+
+def make_lab(settings: Settings, folder: Path) -> Lab:
+    texts = [
+        text
+        for task in settings.families
+        for example in families.examples(task, "train", BASE_EXAMPLES, BASE_SEED)
+        for _, text in example.messages
+    ]
+    tokenizer = cached_tokenizer(texts, settings.vocab_size, folder)
+    model = proxy_model(tokenizer.vocab_size, settings.width, settings.num_layers)
+    support, test = {}, {}
+    for task in settings.tasks:
+        drawn = _fitting(task, "support", settings.support, tokenizer, settings)
+        support[task] = pack_halves(drawn, tokenizer, settings.seq_len)
+        drawn = _fitting(task, "test", settings.test, tokenizer, settings)
+        test[task] = pack_examples(drawn, tokenizer, settings.seq_len)
+    population = _make_population(model, settings.training, settings.max_predicted)
+    return Lab(settings, folder, tokenizer, model, population, support, test)
+
+
+def _fitting(
+    task: str, split: str, count: int, tokenizer: Tokenizer, settings: Settings
+) -> list[Example]:
+    """Those of the examples that are no longer than a row, most of them."""
+    drawn = families.examples(task, split, count, settings.seed)
+    encoded = encode_examples(drawn, tokenizer)
+    kept = [
+        example
+        for example, (tokens, _) in zip(drawn, encoded, strict=True)
+        if len(tokens) <= settings.seq_len
+    ]
+    if 2 * len(kept) < count:
+        raise ValueError(
+            f"task {task!r}: only {len(kept)} of {count} examples fit into "
+            f"seq_len={settings.seq_len}; raise it, or leave the task out"
+        )
+    return kept
+
+
+def make_base(lab: Lab, number: int) -> Any:
+    """Trained briefly on its families alike, once."""
+    settings = lab.settings
+    path = lab.folder / f"base-{number}.npz"
+    drawn = init(lab.model, jax.random.key(settings.seed + number))
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            leaves = [file[str(i)] for i in range(len(file.files))]
+        return jax.tree.unflatten(jax.tree.structure(drawn), leaves)
+    training = settings.base_training(number)
+    rows = [
+        pack_examples(
+            families.examples(task, "train", BASE_EXAMPLES, BASE_SEED),
+            lab.tokenizer,
+            settings.seq_len,
+        )
+        for task in base_families(settings, number)
+    ]
+    weights_NK = np.full((1, len(rows)), 1 / len(rows))
+    plan = make_plan(weights_NK, [number], rows, training)
+    trained = train_population(
+        *(lab.population, drawn, make_bank(rows), plan, training, lambda _: {}),
+        state_path=lab.folder / f"base-{number}-state.npz",
+        devices=jax.devices()[:1],
+    )
+    base = jax.tree.map(lambda x: np.asarray(x[0]), trained.params)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{str(i): x for i, x in enumerate(jax.tree.leaves(base))})
+    atomic_write(path, buffer.getvalue())
+    return base
+
+
+def pack_ability(lab: Lab, names: Sequence[str], count: int, split: str) -> Rows:
+    """The examples are shared out evenly."""
+    drawn = [
+        example
+        for number, name in enumerate(names)
+        for example in _fitting(
+            name,
+            split,
+            max((count + number) // len(names), 1),
+            lab.tokenizer,
+            lab.settings,
+        )
+    ]
+    return pack_examples(drawn, lab.tokenizer, lab.settings.seq_len)
+
+
+def describe(lab: Lab, names: Sequence[str], split: str) -> list[Example]:
+    """`settings.support` examples, as many of each family."""
+    each = lab.settings.support // len(names)
+    return [
+        example
+        for name in names
+        for example in _fitting(name, split, each, lab.tokenizer, lab.settings)
+    ]
