@@ -211,7 +211,16 @@ def get_config() -> ConfigDict:
     config.mixture = ConfigDict(
         dict(
             rule="mirror_descent",  # a key of dcft_jax.mixture.RULES
-            prior="uniform",  # "uniform" | "proportional" | "temperature" | "given"
+            # "uniform" | "proportional" | "temperature" | "given" | "meta": predicted
+            # for the task of meta.support.
+            prior="uniform",
+            meta=dict(
+                support="",  # a JSONL file of 16 to 128 examples of the task
+                single_reference=False,  # its replies are the only right ones
+                network="",  # a fitted network; empty: the one of the package
+                fallback="proportional",  # what is corrected, or kept if not trusted
+                set_anchor=True,  # a trusted prediction sets the anchor of the rule
+            ),
             temperature=2.0,  # for prior="temperature": w ~ size ** (1 / temperature)
             actuator="both",  # "sample" | "reweight" | "both": what the weights move
             # Where an ability has no reference_loss: "given": none | "fitted": the
@@ -318,6 +327,9 @@ def get_config() -> ConfigDict:
             tensorboard=True,
             wandb_project="",  # empty: no Weights & Biases
             wandb_mode="online",  # "online" | "offline"
+            # Where finished runs are recorded for meta-networks: a file; "auto":
+            # experience.sqlite beside the work directory; empty: nowhere.
+            experience="auto",
         )
     )
     return config

@@ -13,9 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import dcft_jax
-from dcft_jax.config import config_hash, to_plain, validate
+from dcft_jax.config import config_hash, from_plain, to_plain, validate
 from dcft_jax.training.run import PACKAGES
-from experiments.stored_config import from_plain
 
 # What may change without changing a number of a run.
 _PRESENTATION = ("reporting", "report.py", "main.py")

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dcft_jax.config import to_plain
+from dcft_jax.config import from_plain, to_plain
 from dcft_jax.mixture import RULES
 from experiments.jobs import Job, make_job
 from experiments.mixture_settings import SETTINGS
 from experiments.static_grid import simplex_grid
-from experiments.stored_config import from_plain
 
 OURS = "mirror_descent"
 GRID_PARTS = 6

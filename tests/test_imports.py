@@ -19,8 +19,7 @@ ALLOWED = {
     "evaluation": {"data", "models", "sharding"},
     "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
     "reporting": {"evaluation"},
-    "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
-    "config": {"conflict", "data", "evaluation", "mixture", "models"},
+    "config": {"conflict", "data", "evaluation", "meta", "mixture", "models"},
     "evaluate": {
         *("config", "data", "distributed", "evaluation", "models", "reporting"),
         *("sharding", "training"),

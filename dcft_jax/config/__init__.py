@@ -5,6 +5,7 @@ from dcft_jax.config.identity import (
     content_hash,
     difference,
     flatten,
+    from_plain,
     to_plain,
 )
 from dcft_jax.config.require import require
@@ -15,6 +16,7 @@ __all__ = [
     "content_hash",
     "difference",
     "flatten",
+    "from_plain",
     "require",
     "to_plain",
     "validate",

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from dcft_jax.config.require import one_of, positive, require
 from dcft_jax.conflict import ENGINES, GRANULARITIES, METRICS, RESOLVERS
 from dcft_jax.evaluation.sandbox import BACKENDS
+from dcft_jax.meta import SHIPPED
 from dcft_jax.mixture import (
     ACTUATORS,
     NOISE,
@@ -20,6 +21,7 @@ from dcft_jax.mixture import (
     prior,
 )
 from dcft_jax.mixture.from_config import make_rule, make_tier_rule, rule_options
+from dcft_jax.mixture.priors import KINDS
 
 
 def check_evaluation(config: ConfigDict) -> None:
@@ -50,7 +52,7 @@ def check_evaluation(config: ConfigDict) -> None:
 
 
 def check_mixture(config: ConfigDict) -> None:
-    mixture, num_abilities = config.mixture, len(config.abilities)
+    mixture = config.mixture
     for name, value, choices in (
         ("rule", mixture.rule, RULES),
         ("actuator", mixture.actuator, ACTUATORS),
@@ -60,8 +62,7 @@ def check_mixture(config: ConfigDict) -> None:
     ):
         one_of(f"mixture.{name}", value, choices)
     positive("mixture", mixture, ("mix_val_blocks",))
-    given = [ability.weight for ability in config.abilities.values()]
-    prior(mixture.prior, [1.0] * num_abilities, mixture.temperature, given)
+    _check_prior(config)
     rule = _check_rule(config)
     _check_noise(config, "mixture.rule", mixture.rule if NOISE in rule.needs else "")
     unknown = [n for n, a in config.abilities.items() if a.reference_loss is None]
@@ -98,6 +99,29 @@ def check_mixture(config: ConfigDict) -> None:
             run,
             "must be the work directory of a finished run, or empty",
         )
+
+
+def _check_prior(config: ConfigDict) -> None:
+    mixture, sizes_K = config.mixture, [1.0] * len(config.abilities)
+    given = [ability.weight for ability in config.abilities.values()]
+    if mixture.prior != "meta":
+        prior(mixture.prior, sizes_K, mixture.temperature, given)
+        return
+    meta = mixture.meta
+    one_of("mixture.meta.fallback", meta.fallback, KINDS)
+    prior(meta.fallback, sizes_K, mixture.temperature, given)
+    for field, file, wanted in (
+        ("support", meta.support, 'examples of the task, as mixture.prior is "meta"'),
+        ("network", meta.network or SHIPPED, "a fitted network, or empty"),
+    ):
+        is_file = Path(file).is_file()
+        require(is_file, f"mixture.meta.{field}", file, f"must be a file of {wanted}")
+    require(
+        not config.run.continue_from,
+        "mixture.prior",
+        mixture.prior,
+        "is of a run that begins: without run.continue_from",
+    )
 
 
 def _check_rule(config: ConfigDict) -> MixtureRule:

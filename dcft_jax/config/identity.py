@@ -21,6 +21,18 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
     }
 
 
+def from_plain(plain: Mapping[str, Any]) -> ConfigDict:
+    """The inverse of `to_plain`.
+
+    It keeps the order of the abilities, which is part of a run; copying a ConfigDict
+    does not.
+    """
+    config = ConfigDict(sort_keys=False)
+    for name, value in plain.items():
+        config[name] = from_plain(value) if isinstance(value, Mapping) else value
+    return config
+
+
 def _jsonable(value: Any) -> Any:
     return json.loads(json.dumps(value))  # tuples become lists
 

@@ -13,6 +13,7 @@ from dcft_jax.reporting import (
     write_report,
     write_summary,
 )
+from dcft_jax.training.experience import add_experience
 from dcft_jax.training.run import Run
 from dcft_jax.training.state import TrainState
 
@@ -30,6 +31,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         config_hash=metadata["config_hash"],
         versions=metadata["versions"],
     )
+    add_experience(run, state, summary)
     if not is_first():
         return summary
     write_summary(run.workdir / "summary.json", summary)

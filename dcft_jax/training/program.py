@@ -176,7 +176,11 @@ def make_metric(config: ConfigDict) -> Callable[[optax.OptState], Any]:
 
 
 def prior_weights(config: ConfigDict, sizes_K: Sequence[int]) -> np.ndarray:
-    """The prior that the config asks for, float32 [K]."""
+    """The prior that the config asks for, float32 [K].
+
+    "meta" is what it is without a prediction; see `meta_prior.with_predicted_prior`.
+    """
     mixture = config.mixture
+    kind = mixture.meta.fallback if mixture.prior == "meta" else mixture.prior
     given = [ability.weight for ability in config.abilities.values()]
-    return prior(mixture.prior, sizes_K, mixture.temperature, given)
+    return prior(kind, sizes_K, mixture.temperature, given)

@@ -25,6 +25,7 @@ from dcft_jax.training.base_model import (
     make_model,
     open_base,
 )
+from dcft_jax.training.meta_prior import with_predicted_prior
 from dcft_jax.training.program import Program, build_program
 from dcft_jax.training.reference import reference_scorer
 from dcft_jax.training.state import TrainState
@@ -147,7 +148,12 @@ def open_run(
     size_KT, tier_KN = tier_sizes(data)
     model = make_model(config, data.tokenizer, base)
     check_mesh(model, mesh)
-    program = build_program(config, model, size_KT, tier_KN, data.max_predicted)
+    planned = config
+    if config.mixture.prior == "meta":
+        planned = with_predicted_prior(
+            config, folder, data, size_KT.sum(axis=1), model, base, mesh, console
+        )
+    program = build_program(planned, model, size_KT, tier_KN, data.max_predicted)
     streams = [
         stream
         for name, tiers in data.tiers.items()

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from configs import quickstart
-from dcft_jax.config import config_hash, to_plain
+from dcft_jax.config import config_hash, from_plain, to_plain
 from experiments import jobs as jobs_module
 from experiments.harness import LOG, is_finished, run_job, run_jobs
 from experiments.jobs import Job, make_job
-from experiments.stored_config import from_plain, get_config
+from experiments.stored_config import get_config
 
 # Leaves a line for each start, then does what the config says.
 PROGRAM = """
