@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dcft_jax.config import from_plain, to_plain
-from dcft_jax.data import Example, Prepared
+from dcft_jax.config import from_plain, to_plain, validate
+from dcft_jax.data import Example, Prepared, prepare
 from dcft_jax.data.sources import open_source
 from dcft_jax.distributed import check_same, first_goes_first, is_first
 from dcft_jax.meta import (
@@ -27,8 +27,14 @@ from dcft_jax.meta import (
     predict,
 )
 from dcft_jax.mixture import prior
-from dcft_jax.models import ModelConfig, Opened, init
-from dcft_jax.training.base_model import load_base
+from dcft_jax.models import ModelConfig, Opened, check_mesh, init
+from dcft_jax.sharding import make_mesh
+from dcft_jax.training.base_model import (
+    base_tokenizer,
+    load_base,
+    make_model,
+    open_base,
+)
 from dcft_jax.training.workdir import write_json
 
 FILE = "prior.json"  # in the work directory
@@ -68,6 +74,24 @@ def with_predicted_prior(
             if is_first():
                 write_json(workdir / FILE, content)
     return _given(config, json.loads((workdir / FILE).read_text()))
+
+
+def embedded(config: ConfigDict, console: Console) -> tuple[Features, tuple[str, ...]]:
+    """The embedding that a run of this config would predict from, and its abilities.
+
+    Raises:
+      ValueError, OSError: as when the run is opened.
+    """
+    validate(config)
+    mesh = make_mesh(config.mesh)
+    base = open_base(config)
+    data = prepare(config, console, tokenizer=base_tokenizer(config, base))
+    size_K = np.array([sum(map(len, data.tiers[name].train)) for name in data.rows])
+    model = make_model(config, data.tokenizer, base)
+    check_mesh(model, mesh)
+    with console.status("embedding the support set"):
+        features, _ = embed_support(config, data, size_K, model, base, mesh)
+    return features, tuple(data.rows)
 
 
 def embed_support(
