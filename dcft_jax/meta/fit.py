@@ -43,8 +43,8 @@ class Options(NamedTuple):
         steps: of AdamW (arXiv:1711.05101), warm-up and cosine decay.
         batch: cases per step.
         learning_rate: at its highest.
-        weight_decay: of AdamW; the learning rates of all steps sum to about a third, so
-            that parameters without gradient lose about 60 %.
+        weight_decay: of AdamW; the learning rates of all steps sum to about 0.75, so
+            that parameters without gradient lose half of their size.
         kl: how much relative entropy to the prior costs, in units of a case's spread.
         missing: how often each part of the embedding is taken away from a case.
         seed: of parameters, members' cases, and batches.
@@ -52,10 +52,10 @@ class Options(NamedTuple):
 
     shape: Shape = Shape()
     members: int = 8
-    steps: int = 200
+    steps: int = 150
     batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 3.0
+    learning_rate: float = 1e-2
+    weight_decay: float = 1.0
     kl: float = KL
     missing: float = 0.15
     seed: int = 0
