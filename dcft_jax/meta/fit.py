@@ -43,7 +43,8 @@ class Options(NamedTuple):
         steps: of AdamW (arXiv:1711.05101), warm-up and cosine decay.
         batch: cases per step.
         learning_rate: at its highest.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW; the learning rates of all steps sum to about 0.75, so
+            that parameters without gradient lose half of their size.
         kl: how much relative entropy to the prior costs, in units of a case's spread.
         missing: how often each part of the embedding is taken away from a case.
         seed: of parameters, members' cases, and batches.
@@ -51,16 +52,30 @@ class Options(NamedTuple):
 
     shape: Shape = Shape()
     members: int = 8
-    steps: int = 300
+    steps: int = 150
     batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.1
+    learning_rate: float = 1e-2
+    weight_decay: float = 1.0
     kl: float = KL
     missing: float = 0.15
     seed: int = 0
 
 
 DEFAULT = Options()
+
+
+class Draws(NamedTuple):
+    """What each member sees at each step, [steps, members, batch].
+
+    Attributes:
+        index_TEB: of the case.
+        power_TEB: the prior is proportional to size to this power, in [0, 1].
+        keep_TEBD: 1 for each part of `DROPPABLE` that stays.
+    """
+
+    index_TEB: Any
+    power_TEB: Any
+    keep_TEBD: Any
 
 
 class Data(NamedTuple):
@@ -90,11 +105,11 @@ def fit(solved: Sequence[Solved], options: Options = DEFAULT) -> Fitted:
     _check(cases, options)
     statistics = measure_statistics([case.features for case in cases])
     data = stack(solved, statistics)
-    held_EC, index_TEB = _members(cases, options)
-    keys = jax.random.split(jax.random.key(options.seed), options.members + 1)
-    params = jax.vmap(functools.partial(init, options.shape))(keys[1:])
+    held_EC, draws = _members(cases, options)
+    keys = jax.random.split(jax.random.key(options.seed), options.members)
+    params = jax.vmap(functools.partial(init, options.shape))(keys)
     one_program = options._replace(seed=0)  # whatever the seed
-    params = _train(one_program, params, data, index_TEB, keys[0])
+    params = _train(one_program, params, data, draws)
     regret_SC = _held_out_regret(options.shape, params, data, held_EC)[:, : len(cases)]
     mean_S = _mean_over_tasks(regret_SC, cases)
     best = int(np.argmin(mean_S))
@@ -165,8 +180,8 @@ def _relative(law: Law, one: Solved) -> Law:
     )
 
 
-def _members(cases: Sequence[Case], options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Which cases each member leaves out, [E, C]; which it sees when, [T, E, B]."""
+def _members(cases: Sequence[Case], options: Options) -> tuple[np.ndarray, Draws]:
+    """Which cases each member leaves out, [E, C], and what it sees."""
     rng = np.random.default_rng(options.seed)
     categories = [case.category for case in cases]
     tasks = [case.task for case in cases]
@@ -188,11 +203,13 @@ def _members(cases: Sequence[Case], options: Options) -> tuple[np.ndarray, np.nd
         pool = np.array([c for task in drawn for c in by_task[task]])
         shape = (options.steps, options.batch)
         index_TEB[:, member] = pool[rng.integers(len(pool), size=shape)]
-    return held_EC, index_TEB
+    power_TEB = rng.random(index_TEB.shape, np.float32)
+    keep_TEBD = rng.random((*index_TEB.shape, len(DROPPABLE))) >= options.missing
+    return held_EC, Draws(index_TEB, power_TEB, keep_TEBD.astype(np.float32))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _train(options: Options, params: Params, data: Data, index_TEB, key) -> Params:
+def _train(options: Options, params: Params, data: Data, draws: Draws) -> Params:
     warmup = max(1, options.steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, warmup, max(options.steps, warmup + 1)
@@ -202,42 +219,33 @@ def _train(options: Options, params: Params, data: Data, index_TEB, key) -> Para
         optax.adamw(schedule, weight_decay=options.weight_decay),
     )
 
-    def member_step(params, state, index_B, key):
-        batch = jax.tree.map(lambda array: array[index_B], data)
-        slope = jax.grad(functools.partial(_loss, options))(params, batch, key)
+    def member_step(params, state, drawn: Draws):
+        batch = jax.tree.map(lambda array: array[drawn.index_TEB], data)
+        slope = jax.grad(functools.partial(_loss, options))(params, batch, drawn)
         update, state = optimizer.update(slope, state, params)
         return jax.tree.map(jnp.add, params, update), state
 
-    def step(carry, given):
+    def step(carry, drawn: Draws):
         params, state = carry
-        index_EB, key = given
-        keys = jax.random.split(key, options.members)
-        return jax.vmap(member_step)(params, state, index_EB, keys), None
+        return jax.vmap(member_step)(params, state, drawn), None
 
-    keys = jax.random.split(key, options.steps)
     start = (params, jax.vmap(optimizer.init)(params))
-    return jax.lax.scan(step, start, (index_TEB, keys))[0][0]
+    return jax.lax.scan(step, start, draws)[0][0]
 
 
-def _loss(options: Options, params: Params, batch: Data, key: jax.Array) -> jax.Array:
+def _loss(options: Options, params: Params, batch: Data, drawn: Draws) -> jax.Array:
     """Mean over cases of regret over spread and relative entropy to the prior."""
 
-    def one(case: Data, key: jax.Array) -> jax.Array:
-        power_key, drop_key = jax.random.split(key)
-        keep_D = jax.random.bernoulli(
-            drop_key, 1.0 - options.missing, (len(DROPPABLE),)
-        )
-        inputs = drop(case.inputs, keep_D.astype(jnp.float32))
-        power = jax.random.uniform(power_key)
-        log_prior_K = prior_of_sizes(case.log_size_CK, power, inputs.valid_K)
+    def one(case: Data, drawn: Draws) -> jax.Array:
+        inputs = drop(case.inputs, drawn.keep_TEBD)
+        log_prior_K = prior_of_sizes(case.log_size_CK, drawn.power_TEB, inputs.valid_K)
         ratio_K = correction(options.shape, params, inputs, log_prior_K)
         weights_K = tilt(log_prior_K, ratio_K, inputs.valid_K)
         log_total = jax.nn.logsumexp(log_prior_K + ratio_K, where=inputs.valid_K)
         entropy = jnp.sum(weights_K * (ratio_K - log_total))
         return evaluate(case.law, weights_K, jnp) + options.kl * entropy
 
-    keys = jax.random.split(key, len(batch.log_size_CK))
-    return jnp.mean(jax.vmap(one)(batch, keys))
+    return jnp.mean(jax.vmap(one)(batch, drawn))
 
 
 @functools.partial(jax.jit, static_argnums=0)

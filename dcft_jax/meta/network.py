@@ -36,6 +36,10 @@ class Shape(NamedTuple):
     bound: float = 3.0
 
 
+Linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.zeros)
+OUTPUTS = ("head", "direct")  # start at zero; other kernels are drawn by `init`
+
+
 class Block(nnx.Module):
     """Attention over abilities, biased by pairs, and an MLP; both normalised before."""
 
@@ -44,11 +48,11 @@ class Block(nnx.Module):
         self.heads = shape.heads
         self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
         self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.query_key_value = nnx.Linear(width, 3 * width, use_bias=False, rngs=rngs)
-        self.pair_bias = nnx.Linear(2 * len(PAIR), shape.heads, rngs=rngs)
-        self.out = nnx.Linear(width, width, rngs=rngs)
-        self.up = nnx.Linear(width, 2 * width, rngs=rngs)
-        self.down = nnx.Linear(2 * width, width, rngs=rngs)
+        self.query_key_value = Linear(width, 3 * width, use_bias=False, rngs=rngs)
+        self.pair_bias = Linear(2 * len(PAIR), shape.heads, rngs=rngs)
+        self.out = Linear(width, width, rngs=rngs)
+        self.up = Linear(width, 2 * width, rngs=rngs)
+        self.down = Linear(2 * width, width, rngs=rngs)
 
     def __call__(self, x_KD: jax.Array, pair_KKP: jax.Array, valid_K: jax.Array):
         K, D = x_KD.shape
@@ -70,17 +74,13 @@ class Network(nnx.Module):
     """One score per ability, 0 for all of them before training."""
 
     def __init__(self, shape: Shape, rngs: nnx.Rngs):
-        self.ability = nnx.Linear(2 * len(ABILITY) + 1, shape.width, rngs=rngs)
-        self.task = nnx.Linear(2 * len(TASK), shape.width, rngs=rngs)
+        self.ability = Linear(2 * len(ABILITY) + 1, shape.width, rngs=rngs)
+        self.task = Linear(2 * len(TASK), shape.width, rngs=rngs)
         self.blocks = nnx.List([Block(shape, rngs) for _ in range(shape.blocks)])
         self.norm = nnx.LayerNorm(shape.width, rngs=rngs)
-        zeros = nnx.initializers.zeros
-        self.head = nnx.Linear(shape.width, 1, kernel_init=zeros, rngs=rngs)
+        self.head = Linear(shape.width, 1, rngs=rngs)
         # A linear score is most of what few tasks can teach.
-        direct = 2 * len(ABILITY) + 1
-        self.direct = nnx.Linear(
-            direct, 1, use_bias=False, kernel_init=zeros, rngs=rngs
-        )
+        self.direct = Linear(2 * len(ABILITY) + 1, 1, use_bias=False, rngs=rngs)
 
     def __call__(self, inputs: Inputs, log_prior_K: jax.Array) -> jax.Array:
         valid_K = inputs.valid_K
@@ -112,7 +112,18 @@ def init(shape: Shape, key: jax.Array) -> Params:
             f"width={shape.width} of the network must be a multiple of its "
             f"heads={shape.heads}"
         )
-    return nnx.to_pure_dict(nnx.state(Network(shape, nnx.Rngs(key)), nnx.Param))
+    params = nnx.to_pure_dict(nnx.state(Network(shape, nnx.Rngs(key)), nnx.Param))
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    # One draw for all: each draw is a program of its own to compile.
+    drawn = iter(jnp.split(jax.random.normal(key, (size,)), _bounds(params)))
+
+    def start(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        noise = next(drawn).reshape(leaf.shape)
+        if path[0].key in OUTPUTS or path[-1].key != "kernel":
+            return leaf
+        return noise / leaf.shape[0] ** 0.5  # variance 1 / fan-in
+
+    return jax.tree_util.tree_map_with_path(start, params)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -143,6 +154,11 @@ def centred(value_K: jax.Array, valid_K: jax.Array) -> jax.Array:
     kept_K = jnp.where(valid_K, value_K, 0.0)
     mean = jnp.sum(kept_K) / jnp.maximum(jnp.sum(valid_K), 1)
     return jnp.where(valid_K, kept_K - mean, 0.0)
+
+
+def _bounds(params: Params) -> list[int]:
+    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    return [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
 
 
 @functools.lru_cache(maxsize=32)

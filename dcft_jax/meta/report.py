@@ -47,16 +47,15 @@ def report(
       A dict for `json.dumps`; None: not known. `regret` and `regret_interval` by
       method, nats per response token; `relative`: over the spread of a case's losses,
       with its interval and, of "meta" less each other method, `difference`;
-      `measured`: of trained models at nearly the mixture, and how many cases have one;
+      `measured`: of trained models at nearly the mixture, and how many cases have one
+      (counted for each seed; other cases for each method, so compare with care);
       `trusted`: share of the cases in which the network trusted itself.
 
     Raises:
       ValueError: see `fit_laws`, `held_out_errors` and `leave_one_category_out`.
     """
     progress(f"laws of {len(cases)} cases")
-    surrogates = {
-        name: summarise(held_out_errors(name, cases)) for name in dict.fromkeys(KINDS)
-    }
+    surrogates = {name: summarise(held_out_errors(name, cases)) for name in KINDS}
     solved = solve(cases, kind)
 
     def rows_of(about: str, **more: Any) -> list[Row]:

@@ -4,7 +4,11 @@ import numpy as np
 
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features
+from dcft_jax.meta.fit import Options
+from dcft_jax.meta.network import Shape
 
+# The same in all tests, and at most 64 cases of at most 4 abilities: one program.
+OPTIONS = Options(shape=Shape(width=16, heads=2), members=4, steps=100, batch=32)
 CATEGORIES = ("algebra", "arithmetic", "code", "graphs", "logic")
 
 

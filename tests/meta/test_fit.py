@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 from dcft_jax.meta.baselines import mean_mixture, proportional, uniform
-from dcft_jax.meta.fit import Options, fit
+from dcft_jax.meta.fit import fit
 from dcft_jax.meta.fitted import load, save
-from dcft_jax.meta.network import Shape
 from dcft_jax.meta.predict import predict
 from dcft_jax.meta.regret import regret, solve
-from tests.meta.synthetic_cases import make_cases
+from tests.meta.synthetic_cases import OPTIONS, make_cases
 
-OPTIONS = Options(shape=Shape(width=16, heads=2), members=4, steps=150, batch=32)
 HELD_OUT = "logic"
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from dcft_jax.meta.domain import distance, experience_hash
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features, permute
-from dcft_jax.meta.fit import Options, fit
+from dcft_jax.meta.fit import fit
 from dcft_jax.meta.inputs import standardise
-from dcft_jax.meta.network import Shape
 from dcft_jax.meta.predict import (
     ANCHOR,
     STRONGEST,
@@ -19,9 +18,8 @@ from dcft_jax.meta.predict import (
     predict,
 )
 from dcft_jax.meta.regret import solve
-from tests.meta.synthetic_cases import make_cases, make_features
+from tests.meta.synthetic_cases import OPTIONS, make_cases, make_features
 
-OPTIONS = Options(shape=Shape(width=16, heads=2), members=4, steps=100, batch=32)
 PRIOR_K = np.array([0.6, 0.3, 0.1])
 
 

@@ -1,0 +1,179 @@
+"""Categories are truly left out, and what is summed up is what was found."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from dcft_jax.meta.baselines import uniform
+from dcft_jax.meta.features import PARTS
+from dcft_jax.meta.leave_out import Row, leave_one_category_out, measured_regret
+from dcft_jax.meta.regret import solve
+from dcft_jax.meta.report import report, show, table_of
+from dcft_jax.meta.surrogate import KINDS
+from tests.meta.synthetic_cases import CATEGORIES, OPTIONS, make_case, make_cases
+
+
+def spy(seen):
+    def method(train, case, prior_K):
+        seen.append((case, [one.case for one in train], prior_K))
+        return uniform(train, case, prior_K)
+
+    return {"spy": method}
+
+
+def solved_cases(**options):
+    return solve(make_cases(tasks_per_category=2, num_worlds=2, **options), "quadratic")
+
+
+def test_nothing_of_the_category_is_learnt_from():
+    seen = []
+    rows = leave_one_category_out(solved_cases(), seeds=(), methods=spy(seen))
+    assert len(rows) == len(CATEGORIES) * 2 * 2
+    for case, train, prior_K in seen:
+        assert {one.category for one in train} == {*CATEGORIES} - {case.category}
+        size_K = case.features.size_K
+        np.testing.assert_allclose(prior_K, size_K / size_K.sum(), rtol=1e-6)
+    cases = {(row.world, row.task) for row in rows}
+    assert len(cases) == len(rows)
+
+
+def test_reserved_tasks_are_tested_and_never_learnt_from():
+    seen, reserved = [], {"logic-0", "code-1"}
+    rows = leave_one_category_out(
+        solved_cases(), seeds=(), methods=spy(seen), test_tasks=reserved
+    )
+    assert {row.task for row in rows} == reserved
+    for _, train, _ in seen:
+        assert not reserved & {one.task for one in train}
+
+
+def test_an_ability_is_no_new_task_of_its_world():
+    solved = solved_cases()
+    case = solved[0].case
+    own = case._replace(abilities=(case.task, *case.abilities[1:]))
+    solved[0] = solved[0]._replace(case=own)
+    seen = []
+    rows = leave_one_category_out(solved, seeds=(), methods=spy(seen))
+    assert len(rows) == len(solved) - 1
+    assert any(one is not None and own.task in one.abilities for one in seen[-1][1])
+
+
+def test_methods_see_only_the_part():
+    seen = []
+    leave_one_category_out(solved_cases(), seeds=(), methods=spy(seen), part="sizes")
+    for case, train, _ in seen:
+        for one in (case, *train):
+            assert np.all(np.isnan(one.features.pair_KKP))
+
+
+def test_regret_of_rows_is_that_of_the_law():
+    solved = solved_cases()
+    (row, *_) = leave_one_category_out(solved, seeds=(), methods={"u": uniform})
+    (one,) = [s for s in solved if (s.case.task, s.case.world) == (row.task, row.world)]
+    K = len(row.weights_K)
+    expected = (
+        one.law.constant
+        + one.law.linear_K.mean()
+        + one.law.quadratic_KK.sum() / K**2
+        - one.minimum
+    )
+    assert row.regret == pytest.approx(expected)
+    assert row.relative == pytest.approx(expected / one.spread)
+    # The middle is one of the mixtures tried.
+    middle = one.case.loss_N[K]
+    assert row.measured == pytest.approx(
+        float(middle - one.case.loss_N.min()), rel=1e-5
+    )
+
+
+def test_measured_regret_needs_a_model_nearby():
+    case = make_case(np.random.default_rng(0), num_abilities=2, count=4)
+    case = case._replace(
+        weights_NK=np.array([[1, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]], np.float32),
+        loss_N=np.array([1.0, 2.0, 1.2, 1.6]),
+    )
+    assert measured_regret(case, np.array([0.52, 0.48])) == pytest.approx(0.4)
+    assert measured_regret(case, np.array([0.98, 0.02])) == 0.0
+    assert np.isnan(measured_regret(case, np.array([0.7, 0.3])))
+
+
+def row(method, category, task, relative, world="w", seed=0, measured=np.nan):
+    weights_K = np.array([0.5, 0.5])
+    values = (relative / 10, relative, measured, True, seed)
+    return Row(method, world, task, category, weights_K, *values)
+
+
+def test_a_task_counts_once():
+    rows = [
+        row("u", "a", "a1", 1.0),
+        row("u", "a", "a1", 3.0, world="v"),
+        row("u", "b", "b1", 5.0, measured=0.5),
+        row("meta", "a", "a1", 1.0),
+        row("meta", "a", "a1", 1.0, world="v"),
+        row("meta", "b", "b1", 1.0, seed=0),
+        row("meta", "b", "b1", 2.0, seed=1),
+    ]
+    found = table_of(rows)
+    assert found["relative"] == {"u": 3.5, "meta": 1.25}
+    assert found["regret"]["u"] == pytest.approx(0.35)
+    # Of two categories either may be drawn twice.
+    assert found["relative_interval"]["u"] == [2.0, 5.0]
+    assert found["difference"] == {"u": -2.25}
+    assert found["difference_interval"] == {"u": [-3.5, -1.0]}
+    assert found["measured"]["u"] == {"mean": 0.5, "cases": 1}
+    assert found["measured"]["meta"] == {"mean": None, "cases": 0}
+
+
+def test_intervals_of_many_tasks_are_as_wide_as_they_should_be():
+    rng = np.random.default_rng(0)
+    rows = [
+        row("u", f"c{c}", f"t{c}-{t}", rng.standard_normal())
+        for c in range(30)
+        for t in range(4)
+    ]
+    low, high = table_of(rows)["relative_interval"]["u"]
+    # Twice: categories are drawn, then tasks of each; 120 tasks of variance 1.
+    assert 2 * 1.96 / np.sqrt(120) < high - low < 2 * 2.1 * 1.96 / np.sqrt(120)
+
+
+@pytest.mark.slow
+def test_report_is_json_and_has_every_method():
+    told = []
+    found = report(
+        make_cases(),
+        options=OPTIONS,
+        seeds=(0, 1),
+        ablation_seeds=(0,),
+        test_tasks={"logic-0", "logic-1"},
+        progress=told.append,
+    )
+    again = json.loads(json.dumps(found, allow_nan=False))
+    methods = {"meta", "uniform", "proportional", "mean", "knn", "ridge", "chameleon"}
+    assert methods | {"oracle"} <= again["regret"].keys()
+    for method, value in again["regret"].items():
+        low, high = again["regret_interval"][method]
+        assert 0 <= low <= value <= high
+    assert again["regret"]["oracle"] < again["regret"]["uniform"]
+    assert again["ablation"].keys() == PARTS.keys()
+    assert again["ablation_surrogate"].keys() == {*KINDS}
+    assert again["surrogate"]["held_out"]["two-domain"]["r2"] > 0.9
+    assert 0 <= again["trusted"] <= 1 and again["num_tasks"] == 2
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(show(found))
+    text = console.export_text()
+    assert (
+        all(method in text for method in methods)
+        and max(map(len, text.splitlines())) <= 80
+    )
+    assert any("logic" in line for line in told)
+
+
+def test_nothing_to_test_or_to_learn_from():
+    with pytest.raises(ValueError, match="no case of such a task"):
+        leave_one_category_out(solved_cases(), test_tasks={"chess"})
+    one_category = [s for s in solved_cases() if s.case.category == "logic"]
+    with pytest.raises(ValueError, match="'logic': no case of another category"):
+        leave_one_category_out(one_category)
