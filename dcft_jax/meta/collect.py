@@ -122,8 +122,8 @@ def collect_world(
     settings = lab.settings
     base = make_base(lab, world.base)
     rows = [
-        pack_ability(lab, families_, count, "train")
-        for families_, count in zip(world.abilities, world.examples_K, strict=True)
+        pack_ability(lab, names, count)
+        for names, count in zip(world.abilities, world.examples_K, strict=True)
     ]
     size_K = [len(one) for one in rows]
     weights_NK, seed_N = draw_mixtures(settings, world, size_K)
@@ -152,7 +152,7 @@ def collect_world(
         step = settings.training.steps
         _add_models(lab, store, world, step, "interpolated", tried, before, after)
     _add_embeddings(lab, store, world, base, size_K)
-    state_path.unlink()
+    state_path.unlink(missing_ok=True)
 
 
 def _add_models(
