@@ -3,7 +3,8 @@
 A world is a base model, some abilities and a budget. Every task is embedded with the
 base, a population is trained from it on as many mixtures, and each model is measured on
 every task. Whatever is interrupted continues where it was; a world that is in the store
-is not computed again.
+is not computed again. Emerging families (`dcft_jax.evaluation.emerging`) are measured
+too; they are for testing, and whoever fits leaves them out.
 """
 
 import datetime
