@@ -3,7 +3,8 @@
 A world is a base model, some abilities and a budget. Every task is embedded with the
 base, a population is trained from it on as many mixtures, and each model is measured on
 every task. Whatever is interrupted continues where it was; a world that is in the store
-is not computed again.
+is not computed again. Emerging families (`dcft_jax.evaluation.emerging`) are measured
+too; they are for testing, and whoever fits leaves them out.
 """
 
 import datetime
@@ -122,8 +123,8 @@ def collect_world(
     settings = lab.settings
     base = make_base(lab, world.base)
     rows = [
-        pack_ability(lab, families_, count, "train")
-        for families_, count in zip(world.abilities, world.examples_K, strict=True)
+        pack_ability(lab, names, count)
+        for names, count in zip(world.abilities, world.examples_K, strict=True)
     ]
     size_K = [len(one) for one in rows]
     weights_NK, seed_N = draw_mixtures(settings, world, size_K)
@@ -152,7 +153,7 @@ def collect_world(
         step = settings.training.steps
         _add_models(lab, store, world, step, "interpolated", tried, before, after)
     _add_embeddings(lab, store, world, base, size_K)
-    state_path.unlink()
+    state_path.unlink(missing_ok=True)
 
 
 def _add_models(

@@ -21,7 +21,6 @@ from dcft_jax.meta.worlds import Settings, base_families
 from dcft_jax.models import ModelConfig, init
 
 BASE_EXAMPLES = 200  # of each family, for the tokenizer and the bases
-BASE_SEED = 1  # whose train examples are not those of the abilities
 _make_population = functools.lru_cache(make_population)
 
 
@@ -38,10 +37,15 @@ class Lab(NamedTuple):
 
 
 def make_lab(settings: Settings, folder: Path) -> Lab:
+    """Draws and packs what describes and tests the tasks.
+
+    Raises:
+      ValueError: a family cannot fill its splits, or its examples do not fit.
+    """
     texts = [
         text
         for task in settings.families
-        for example in families.examples(task, "train", BASE_EXAMPLES, BASE_SEED)
+        for example in _base_examples(settings, task)
         for _, text in example.messages
     ]
     tokenizer = cached_tokenizer(texts, settings.vocab_size, folder)
@@ -51,7 +55,7 @@ def make_lab(settings: Settings, folder: Path) -> Lab:
         drawn = _fitting(task, "support", settings.support, tokenizer, settings)
         support[task] = pack_halves(drawn, tokenizer, settings.seq_len)
         drawn = _fitting(task, "test", settings.test, tokenizer, settings)
-        test[task] = pack_examples(drawn, tokenizer, settings.seq_len)
+        test[task] = _pack(drawn, tokenizer, settings)
     population = _make_population(model, settings.training, settings.max_predicted)
     return Lab(settings, folder, tokenizer, model, population, support, test)
 
@@ -75,6 +79,24 @@ def _fitting(
     return kept
 
 
+def _base_examples(settings: Settings, task: str) -> list[Example]:
+    """Not the train examples of the abilities, which are drawn with the seed itself."""
+    return families.examples(task, "train", BASE_EXAMPLES, settings.seed + 1)
+
+
+def _pack(
+    examples: Sequence[Example], tokenizer: Tokenizer, settings: Settings
+) -> Rows:
+    rows = pack_examples(examples, tokenizer, settings.seq_len)
+    if rows.max_response_tokens > settings.max_predicted:
+        raise ValueError(
+            f"max_predicted={settings.max_predicted}, but a row of "
+            f"{examples[0].source!r} has {rows.max_response_tokens} response tokens; "
+            "raise it"
+        )
+    return rows
+
+
 def make_base(lab: Lab, number: int) -> Any:
     """Trained briefly on its families alike, once."""
     settings = lab.settings
@@ -86,41 +108,39 @@ def make_base(lab: Lab, number: int) -> Any:
         return jax.tree.unflatten(jax.tree.structure(drawn), leaves)
     training = settings.base_training(number)
     rows = [
-        pack_examples(
-            families.examples(task, "train", BASE_EXAMPLES, BASE_SEED),
-            lab.tokenizer,
-            settings.seq_len,
-        )
+        _pack(_base_examples(settings, task), lab.tokenizer, settings)
         for task in base_families(settings, number)
     ]
     weights_NK = np.full((1, len(rows)), 1 / len(rows))
     plan = make_plan(weights_NK, [number], rows, training)
+    state_path = lab.folder / f"base-{number}-state.npz"
     trained = train_population(
         *(lab.population, drawn, make_bank(rows), plan, training, lambda _: {}),
-        state_path=lab.folder / f"base-{number}-state.npz",
+        state_path=state_path,
         devices=jax.devices()[:1],
     )
     base = jax.tree.map(lambda x: np.asarray(x[0]), trained.params)
     buffer = io.BytesIO()
     np.savez(buffer, **{str(i): x for i, x in enumerate(jax.tree.leaves(base))})
     atomic_write(path, buffer.getvalue())
+    state_path.unlink(missing_ok=True)  # another process may make the same base
     return base
 
 
-def pack_ability(lab: Lab, names: Sequence[str], count: int, split: str) -> Rows:
-    """The examples are shared out evenly."""
+def pack_ability(lab: Lab, names: Sequence[str], count: int) -> Rows:
+    """Train rows; the examples are shared out evenly among the families."""
     drawn = [
         example
         for number, name in enumerate(names)
         for example in _fitting(
             name,
-            split,
+            "train",
             max((count + number) // len(names), 1),
             lab.tokenizer,
             lab.settings,
         )
     ]
-    return pack_examples(drawn, lab.tokenizer, lab.settings.seq_len)
+    return _pack(drawn, lab.tokenizer, lab.settings)
 
 
 def describe(lab: Lab, names: Sequence[str], split: str) -> list[Example]:

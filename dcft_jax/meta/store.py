@@ -72,8 +72,10 @@ def open_store(path: str | os.PathLike) -> sqlite3.Connection:
 
 def _is_ready(store: sqlite3.Connection, path: Path) -> bool:
     """False: the file is new."""
-    (version,) = store.execute("PRAGMA user_version").fetchone()
-    names = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
+    # One statement: another process may be creating the tables.
+    query = "SELECT user_version, name FROM pragma_user_version LEFT JOIN sqlite_master"
+    found = store.execute(query).fetchall()
+    version, names = found[0][0], {name for _, name in found if name is not None}
     if version == 0 and not names:
         return False
     if version == 0 or not names.issuperset(_TABLES):
@@ -112,10 +114,11 @@ def transaction(store: sqlite3.Connection) -> Iterator[None]:
             time.sleep(0.05 * 2**attempt)
     try:
         yield
+        store.execute("COMMIT")
     except BaseException:
-        store.execute("ROLLBACK")
+        if store.in_transaction:  # a full disk ends it by itself
+            store.execute("ROLLBACK")
         raise
-    store.execute("COMMIT")
 
 
 def insert(store: sqlite3.Connection, table: str, rows: Sequence[tuple]) -> None:
