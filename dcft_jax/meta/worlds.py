@@ -41,11 +41,11 @@ class Settings:
     """
 
     seed: int = 0
-    models: int = 16
-    repeats: int = 3
+    models: int = 18
+    repeats: int = 2
     concentrations: tuple[float, ...] = (0.3, 1.0, 3.0)
     min_abilities: int = 2
-    max_abilities: int = 6
+    max_abilities: int = 5
     min_examples: int = 150
     max_examples: int = 1500
     tasks: tuple[str, ...] = (*FAMILIES, *emerging.FAMILIES)
@@ -57,7 +57,7 @@ class Settings:
     width: int = 64
     num_layers: int = 2
     training: Training = Training(  # noqa: RUF009 (frozen)
-        steps=160, rows=4, stops=(60,), learning_rate=1.5e-3
+        steps=160, rows=8, stops=(80,), learning_rate=1.5e-3
     )
     base_steps: tuple[int, ...] = (160, 320, 640, 160, 320, 640)
     base_rows: int = 8
