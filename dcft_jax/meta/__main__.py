@@ -18,11 +18,13 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
+from dcft_jax.evaluation import emerging
 from dcft_jax.meta import EXPERIENCE, cases, merge, open_store, save
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import collect
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features
 from dcft_jax.meta.fit import Options, fit
+from dcft_jax.meta.prove import prove
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.report import report, show
 from dcft_jax.meta.worlds import Settings, smoke
@@ -41,6 +43,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument("--worlds", type=worlds, required=True, help="such as 0-23")
     one.add_argument("--work", type=Path, help="for what goes on after a stop")
     one.add_argument("--smoke", action="store_true", help="as small as it gets")
+    one = commands.add_parser("prove", help="train what the methods choose")
+    one.add_argument("--store", type=Path, required=True, help="an SQLite file")
+    one.add_argument("--worlds", type=worlds, required=True, help="of the store")
+    one.add_argument("--tasks", nargs="+", default=[*emerging.FAMILIES])
+    one.add_argument("--work", type=Path, help="that of `collect`")
     one = commands.add_parser("fit", help="fit the network on experience")
     _add_store(one)
     one.add_argument("--out", type=Path, required=True, help="a safetensors file")
@@ -50,7 +57,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument("--json", action="store_true", help="JSON, and nothing else")
     one.add_argument("--seeds", type=int, default=5, help="ensembles")
     one.add_argument(
-        "--tasks", nargs="+", help="test on these and never learn from them"
+        "--tasks",
+        nargs="+",
+        default=["emerging"],
+        help='test on these and never learn from them; "emerging" (default), or "all" '
+        "in turn",
     )
     one.add_argument("--no-ablation", action="store_true", help="the main table only")
     one = commands.add_parser("merge", help="add what other stores hold")
@@ -116,9 +127,19 @@ def run_collect(args: argparse.Namespace) -> None:
     collect(settings, args.store, args.worlds, args.work, Console(stderr=True))
 
 
+def run_prove(args: argparse.Namespace) -> None:
+    count = prove(
+        *(Settings(), args.store, args.worlds, args.tasks, args.work),
+        console=Console(stderr=True),
+    )
+    print(f"{args.store}: {count} mixtures trained that the methods choose")
+
+
 def run_fit(args: argparse.Namespace) -> None:
     found = read_cases(args.store)
     console = Console(stderr=True)
+    # The emerging tasks are what predictions are tested on.
+    found = [case for case in found if case.task not in emerging.FAMILIES]
     with console.status(f"laws of {len(found)} cases"):
         solved = solve(found)
     with console.status("fitting the ensemble"):
@@ -140,13 +161,20 @@ def run_report(args: argparse.Namespace) -> None:
             found,
             seeds=range(args.seeds),
             ablation_seeds=() if args.no_ablation else range(min(args.seeds, 2)),
-            test_tasks=args.tasks,
+            test_tasks=test_tasks(args.tasks),
             progress=status.update,
         )
     if args.json:
         print(json.dumps(table, indent=2))
     else:
         Console().print(show(table))
+
+
+def test_tasks(names: Sequence[str]) -> list[str] | None:
+    """None: all tasks, category by category."""
+    if names == ["all"]:
+        return None
+    return [*emerging.FAMILIES] if names == ["emerging"] else [*names]
 
 
 def run_merge(args: argparse.Namespace) -> None:
@@ -224,6 +252,7 @@ def _config(args: argparse.Namespace, rest: Sequence[str]) -> ConfigDict:
 
 COMMANDS = {
     "collect": run_collect,
+    "prove": run_prove,
     "fit": run_fit,
     "report": run_report,
     "merge": run_merge,

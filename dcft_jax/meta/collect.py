@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from dcft_jax.data import Rows
 from dcft_jax.meta import families
 from dcft_jax.meta.embed import make_features
 from dcft_jax.meta.experience import (
@@ -36,7 +37,7 @@ from dcft_jax.meta.interpolate import interpolate
 from dcft_jax.meta.lab import Lab, describe, make_base, make_lab, pack_ability
 from dcft_jax.meta.measure import measure, pack_halves
 from dcft_jax.meta.plan import make_bank, make_plan
-from dcft_jax.meta.population import score, train_population
+from dcft_jax.meta.population import Trained, score, train_population
 from dcft_jax.meta.population_state import Results
 from dcft_jax.meta.worlds import Settings, World, draw_mixtures, draw_world
 from dcft_jax.models import ModelConfig, init
@@ -120,19 +121,52 @@ def collect_world(
     advance: Callable[[int], None],
 ) -> None:
     """Trains one world and adds it to the store."""
-    settings = lab.settings
-    base = make_base(lab, world.base)
-    rows = [
+    settings, base = lab.settings, make_base(lab, world.base)
+    rows = world_rows(lab, world)
+    size_K = [len(one) for one in rows]
+    weights_NK, seed_N = draw_mixtures(settings, world, size_K)
+    state_path = lab.folder / f"world-{world.number:04d}.npz"
+    before, trained = train_mixtures(
+        lab, store, world, rows, weights_NK, seed_N, state_path, advance
+    )
+    if settings.interpolate:
+        vertices = jax.tree.map(lambda x: x[: len(rows)], trained.params)
+        mixed = interpolate(base, vertices, weights_NK)
+        after = score(lab.population, mixed, list(lab.test.values()), BATCH)
+        step, tried = settings.training.steps, (weights_NK, seed_N)
+        _add_models(lab, store, world, step, "interpolated", tried, before, after)
+    _add_embeddings(lab, store, world, base, size_K)
+    state_path.unlink(missing_ok=True)
+
+
+def world_rows(lab: Lab, world: World) -> list[Rows]:
+    """The train rows of every ability."""
+    return [
         pack_ability(lab, names, count)
         for names, count in zip(world.abilities, world.examples_K, strict=True)
     ]
-    size_K = [len(one) for one in rows]
-    weights_NK, seed_N = draw_mixtures(settings, world, size_K)
-    bank = make_bank(rows, 2 ** int(np.ceil(np.log2(sum(size_K)))))
+
+
+def train_mixtures(
+    lab: Lab,
+    store: sqlite3.Connection,
+    world: World,
+    rows: Sequence[Rows],
+    weights_NK: np.ndarray,
+    seed_N: np.ndarray,
+    state_path: Path,
+    advance: Callable[[int], None],
+) -> tuple[Results, Trained]:
+    """Trains a population of the world and adds what came of each model to the store.
+
+    Returns:
+      What the base scores, and the population.
+    """
+    settings, base = lab.settings, make_base(lab, world.base)
+    bank = make_bank(rows, 2 ** int(np.ceil(np.log2(sum(map(len, rows))))))
     plan = make_plan(weights_NK, seed_N.tolist(), rows, settings.training)
     tests = list(lab.test.values())
     before = score(lab.population, jax.tree.map(lambda x: x[None], base), tests, BATCH)
-    state_path = lab.folder / f"world-{world.number:04d}.npz"
     trained = train_population(
         lab.population,
         base,
@@ -146,14 +180,7 @@ def collect_world(
     tried = (weights_NK, seed_N)
     for step, after in trained.results.items():
         _add_models(lab, store, world, step, "population", tried, before, after)
-    if settings.interpolate:
-        vertices = jax.tree.map(lambda x: x[: len(rows)], trained.params)
-        mixed = interpolate(base, vertices, weights_NK)
-        after = score(lab.population, mixed, tests, BATCH)
-        step = settings.training.steps
-        _add_models(lab, store, world, step, "interpolated", tried, before, after)
-    _add_embeddings(lab, store, world, base, size_K)
-    state_path.unlink(missing_ok=True)
+    return before, trained
 
 
 def _add_models(

@@ -61,7 +61,8 @@ def test_fit_and_report(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (
         f"regret on categories left out: {fitted.held_out_regret:.3f}" in said.lower()
     )
-    main(["report", "--store", str(store), "--json", "--seeds", "1", "--no-ablation"])
+    alone = ["--json", "--seeds", "1", "--no-ablation", "--tasks", "all"]
+    main(["report", "--store", str(store), *alone])
     table = json.loads(capsys.readouterr().out)
     methods = {"meta", "uniform", "proportional", "mean", "knn", "ridge", "chameleon"}
     assert methods | {"oracle"} <= table["regret"].keys()

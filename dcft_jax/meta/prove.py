@@ -1,0 +1,125 @@
+"""Trains what the methods choose for tasks they have not seen, so that it is measured.
+
+Regret by a surrogate law is a guess. Here every mixture that a method chooses for a
+task of a category left out is trained, in the world it was chosen for and with the data
+order of the sweep there, and added to the store: `report` then finds a trained model at
+the mixture of every method.
+"""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from dcft_jax.meta.case import Case
+from dcft_jax.meta.collect import train_mixtures, world_name, world_rows
+from dcft_jax.meta.experience import cases, open_store
+from dcft_jax.meta.fit import DEFAULT, Options
+from dcft_jax.meta.lab import make_lab
+from dcft_jax.meta.leave_out import leave_one_category_out
+from dcft_jax.meta.regret import measured_mixtures, solve
+from dcft_jax.meta.worlds import Settings, draw_world
+
+SAME = 0.01  # mixtures that differ by less, in total variation, are one model
+
+
+def prove(
+    settings: Settings,
+    store_path: str | os.PathLike,
+    worlds: Sequence[int],
+    tasks: Collection[str],
+    work_dir: str | os.PathLike | None = None,
+    options: Options = DEFAULT,
+    console: Console | None = None,
+) -> int:
+    """Trains the mixtures that are not measured yet; returns how many there were.
+
+    Args:
+      settings, store_path, work_dir, console: see `collect`.
+      worlds: that are in the store.
+      tasks: that mixtures are chosen for; nothing is learnt from them.
+      options: of the network.
+
+    Raises:
+      ValueError: a world is not in the store; see `leave_one_category_out`.
+    """
+    store = open_store(store_path)
+    try:
+        known = cases(store)
+        chosen = chosen_mixtures(settings, known, worlds, tasks, options)
+        blocks = {
+            index: blocks_of(weights_NK, settings.models)
+            for index, weights_NK in chosen.items()
+        }
+        folder = Path(work_dir or f"{store_path}.work") / settings.identity
+        lab = make_lab(settings, folder)
+        total = sum(map(len, blocks.values())) * settings.training.steps
+        columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("steps of populations", total=total)
+            for index in blocks:
+                world = draw_world(settings, index)
+                rows = world_rows(lab, world)
+                for number, (weights_NK, seed_N) in enumerate(blocks[index]):
+                    path = lab.folder / f"proof-{index:04d}-{number}.npz"
+                    train_mixtures(
+                        *(lab, store, world, rows, weights_NK, seed_N, path),
+                        lambda steps: progress.advance(bar, steps),
+                    )
+                    path.unlink(missing_ok=True)
+    finally:
+        store.close()
+    return sum(map(len, chosen.values()))
+
+
+def chosen_mixtures(
+    settings: Settings,
+    known: Sequence[Case],
+    worlds: Sequence[int],
+    tasks: Collection[str],
+    options: Options = DEFAULT,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[int, np.ndarray]:
+    """World -> the mixtures of all methods for all tasks, [N, K], but the measured."""
+    names = {
+        world_name(settings, index, settings.training.steps): index for index in worlds
+    }
+    by_world = {case.world: case for case in known}
+    missing = [index for name, index in names.items() if name not in by_world]
+    if missing:
+        raise ValueError(f"worlds {missing} are not in the store; `collect` them first")
+    rows = leave_one_category_out(
+        solve(known), options=options, seeds=(0,), test_tasks=tasks, progress=progress
+    )
+    return {
+        index: _new(
+            [row.weights_K for row in rows if row.world == name],
+            measured_mixtures(by_world[name])[0],
+        )
+        for name, index in names.items()
+    }
+
+
+def _new(wanted: Sequence[np.ndarray], measured_UK: np.ndarray) -> np.ndarray:
+    found: list[np.ndarray] = []
+    for weights_K in wanted:
+        others = np.array([*measured_UK, *found])
+        if np.min(0.5 * np.abs(others - weights_K).sum(axis=1)) >= SAME:
+            found.append(weights_K)
+    return np.array(found).reshape(-1, measured_UK.shape[1])
+
+
+def blocks_of(weights_NK: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Populations of one size, so that one program trains them all.
+
+    The places left in the last one repeat mixtures with another order of the data.
+    """
+    blocks = []
+    for first in range(0, len(weights_NK), size):
+        part_NK = weights_NK[first : first + size]
+        index_N = np.arange(size)
+        blocks.append((part_NK[index_N % len(part_NK)], index_N // len(part_NK)))
+    return blocks
