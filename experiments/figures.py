@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from dcft_jax.reporting import canvas
 from experiments.statistics import Comparison
+
+LINEAR = 0.1  # nats
+TICKS = (0.1, 1.0, 10.0)
 
 
 def difference_figure(
@@ -16,7 +20,8 @@ def difference_figure(
     margin: float,
 ) -> Figure:
     """One panel for each setting: a dot for the mean, a thick bar for the bootstrap
-    interval, a thin line for the t interval; grey is the margin of non-inferiority.
+    interval, a thin line for the t interval; grey is the margin of non-inferiority. The
+    scale is linear up to `LINEAR` and logarithmic beyond: some methods end far away.
 
     Args:
       comparisons: setting -> method -> comparison; methods may be missing.
@@ -32,7 +37,13 @@ def difference_figure(
         for y, method in enumerate(methods):
             if method in found:
                 _draw(axes, y, found[method])
-        axes.set_xlim(*_limits(list(found.values()), margin))
+        axes.set_xscale("symlog", linthresh=LINEAR, linscale=1.0)
+        most = _reach(list(found.values()), margin)
+        axes.set_xlim(-most, most)
+        ticks = [t for t in TICKS if t < most]
+        axes.set_xticks([*(-t for t in reversed(ticks)), 0.0, *ticks])
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(xlabel, fontsize=9.5, color=canvas.INK)
@@ -46,11 +57,10 @@ def _draw(axes, y: int, comparison: Comparison) -> None:
     axes.plot(comparison.mean, y, "o", color=canvas.INK, markersize=4)
 
 
-def _limits(found: Sequence[Comparison], margin: float) -> tuple[float, float]:
+def _reach(found: Sequence[Comparison], margin: float) -> float:
     """Wide enough for every mean; t intervals of few pairs may run out of view."""
     reach = [abs(x) for c in found for x in (c.mean, *c.bootstrap_interval) if x == x]
-    most = 1.6 * max([2 * margin, *reach])
-    return -most, most
+    return 1.6 * max([2 * margin, *reach])
 
 
 def save(figure: Figure, path: Path) -> None:

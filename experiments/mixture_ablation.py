@@ -3,13 +3,14 @@
     python -m experiments.mixture_ablation --smoke
     python -m experiments.mixture_ablation --jobs 8
     python -m experiments.mixture_ablation --out runs/mine --seeds 0 1 2 3 4
-    python -m experiments.mixture_ablation --seeds 2 --rows zero.csv one.csv
+    python -m experiments.mixture_ablation --rows zero.csv one.csv
 
 Every run takes the same number of steps on rows of the same length. The rules have the
 options of configs/base.py: nothing is tuned to a setting. Without `--out` the runs are
 kept in `runs/mixture_ablation` and the results go to `experiments/results`; with it
 both go there. Started again, it goes on. A run leaves 5 MB. Seeds may be split over
-machines: `--rows` adds the tables of other calls to this one.
+machines: `--rows` adds the tables of other calls to this one, and what they hold is not
+run again.
 """
 
 import argparse
@@ -47,6 +48,12 @@ def all_rows(jobs: Sequence[Job], runs: Path, added: Sequence[Path]) -> list[Row
     rows = merge(runs_here, *elsewhere)
     grid = dict.fromkeys(job.method for job in jobs if is_static(job.method))
     return rows + best_of_grid(rows, learnable_abilities(jobs), [*grid])
+
+
+def not_given(jobs: Sequence[Job], added: Sequence[Path]) -> list[Job]:
+    """The jobs that the added tables have no rows of."""
+    given = {(r.setting, r.method, r.seed) for path in added for r in read_csv(path)}
+    return [job for job in jobs if (job.setting, job.method, job.seed) not in given]
 
 
 def write_results(
@@ -114,7 +121,8 @@ def main() -> None:
     if arguments.methods:
         jobs = chosen(jobs, arguments.methods)
     try:
-        failures = run_jobs(jobs, runs, arguments.jobs, console)
+        left = not_given(jobs, arguments.rows)
+        failures = run_jobs(left, runs, arguments.jobs, console)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
     missing = [*dict.fromkeys(refused), *(f"{f.job.name}: failed" for f in failures)]

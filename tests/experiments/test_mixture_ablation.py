@@ -14,7 +14,7 @@ from experiments import mixture_methods
 from experiments.figures import difference_figure, save
 from experiments.harness import COMPILED, run_jobs
 from experiments.jobs import make_job
-from experiments.mixture_ablation import write_results
+from experiments.mixture_ablation import not_given, write_results
 from experiments.mixture_methods import GRID_PARTS, is_static, setting_jobs
 from experiments.mixture_report import BASELINE, MARGIN, compare_all, report
 from experiments.mixture_settings import NOISE, SETTINGS, learnable
@@ -180,6 +180,17 @@ def test_the_figure_shows_every_comparison(tmp_path: Path):
         assert all(low < found[method].mean < high for method in methods)
     save(figure, tmp_path / "new" / "figure.png")
     assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_other_tables_hold_is_not_run_again(
+    tiny_config: ConfigDict, tmp_path: Path
+):
+    jobs, _ = setting_jobs("tiny", tiny_config, 1, tmp_path)
+    write_csv(tmp_path / "rows.csv", rows_with("uniform", "tiny", [1.0, 1.1]))
+    left = not_given(jobs, [tmp_path / "rows.csv"])
+    assert len(left) == len(jobs) - 1
+    assert "uniform" not in {job.method for job in left}
+    assert not_given(jobs, []) == jobs
 
 
 @pytest.mark.slow
