@@ -218,7 +218,9 @@ def get_config() -> ConfigDict:
                 support="",  # a JSONL file of 16 to 128 examples of the task
                 single_reference=False,  # its replies are the only right ones
                 network="",  # a fitted network; empty: the one of the package
-                fallback="proportional",  # what is corrected, or kept if not trusted
+                # What is corrected, or kept if the prediction is not trusted: another
+                # prior, or "network": the power of the sizes that it chose.
+                fallback="network",
                 set_anchor=True,  # a trusted prediction sets the anchor of the rule
             ),
             temperature=2.0,  # for prior="temperature": w ~ size ** (1 / temperature)

@@ -108,8 +108,9 @@ def _check_prior(config: ConfigDict) -> None:
         prior(mixture.prior, sizes_K, mixture.temperature, given)
         return
     meta = mixture.meta
-    one_of("mixture.meta.fallback", meta.fallback, KINDS)
-    prior(meta.fallback, sizes_K, mixture.temperature, given)
+    one_of("mixture.meta.fallback", meta.fallback, ("network", *KINDS))
+    if meta.fallback != "network":
+        prior(meta.fallback, sizes_K, mixture.temperature, given)
     for field, file, wanted in (
         ("support", meta.support, 'examples of the task, as mixture.prior is "meta"'),
         ("network", meta.network or SHIPPED, "a fitted network, or empty"),

@@ -15,7 +15,7 @@ from dcft_jax.meta.experience import (
 from dcft_jax.meta.features import Features
 from dcft_jax.meta.fitted import Fitted, load, save
 from dcft_jax.meta.measure import MAX_SUPPORT, MIN_SUPPORT
-from dcft_jax.meta.predict import Prediction, describe, predict
+from dcft_jax.meta.predict import Prediction, describe, predict, size_prior
 
 # The network that comes with the package, and the experience it was fitted on.
 SHIPPED = Path(__file__).with_name("shipped") / "network.safetensors"
@@ -41,4 +41,5 @@ __all__ = [
     "open_store",
     "predict",
     "save",
+    "size_prior",
 ]

@@ -30,12 +30,13 @@ from dcft_jax.meta.regret import KL, Solved
 from dcft_jax.meta.surrogate import Law, evaluate, pad
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+POWERS = (0.0, 0.5, 1.0)  # of the sizes: from uniform to proportional
 FOLDS = 4
 PAD_CASES = 64  # programs are compiled for multiples of so many cases
 
 
 class Options(NamedTuple):
-    """How it is fitted; fixed, except for the strength, which is cross-validated.
+    """How it is fitted; what is cross-validated, strength and power, is not in it.
 
     Attributes:
         shape: of the networks.
@@ -95,8 +96,9 @@ def fit(solved: Sequence[Solved], options: Options = DEFAULT) -> Fitted:
     Each member leaves a fold of the categories out (of the tasks, where there are
     fewer than `FOLDS` categories) and draws the tasks of the others with replacement
     (Breiman 1996). The members that left a category out tell how much of the correction
-    holds on new categories: its strength is the one of `STRENGTHS` with the least
-    regret there. Priors are drawn between uniform and proportional to sizes.
+    holds on new categories, and which prior is to be corrected: the strength of
+    `STRENGTHS` and the power of `POWERS` are those with the least regret there. In
+    training, priors are drawn between uniform and proportional to sizes.
 
     Raises:
       ValueError: fewer than two tasks, or options that are out of range.
@@ -110,16 +112,17 @@ def fit(solved: Sequence[Solved], options: Options = DEFAULT) -> Fitted:
     params = jax.vmap(functools.partial(init, options.shape))(keys)
     one_program = options._replace(seed=0)  # whatever the seed
     params = _train(one_program, params, data, draws)
-    regret_SC = _held_out_regret(options.shape, params, data, held_EC)[:, : len(cases)]
-    mean_S = _mean_over_tasks(regret_SC, cases)
-    best = int(np.argmin(mean_S))
+    regret_CPS = _held_out_regret(options.shape, params, data, held_EC)[: len(cases)]
+    mean_PS = _mean_over_tasks(regret_CPS, cases)
+    power, strength = np.unravel_index(np.argmin(mean_PS), mean_PS.shape)
     return Fitted(
         params=jax.tree.map(np.asarray, params),
         statistics=statistics,
         shape=options.shape,
-        strength=STRENGTHS[best],
-        held_out_regret=float(mean_S[best]),
-        prior_regret=float(mean_S[0]),
+        strength=STRENGTHS[strength],
+        power=POWERS[power],
+        held_out_regret=float(mean_PS[power, strength]),
+        prior_regret=float(mean_PS[power, 0]),
         domain=measure_domain(cases, statistics),
     )
 
@@ -250,13 +253,13 @@ def _loss(options: Options, params: Params, batch: Data, drawn: Draws) -> jax.Ar
 
 @functools.partial(jax.jit, static_argnums=0)
 def _held_out_regret(shape: Shape, params: Params, data: Data, held_EC) -> jax.Array:
-    """Of the mean of the members that left a case out, by strength, [S, C]."""
+    """Of the mean of the members that left a case out, power by strength [C, P, S]."""
     more = len(data.log_size_CK) - held_EC.shape[1]
     held_CE = jnp.pad(jnp.asarray(held_EC, jnp.float32), ((0, 0), (0, more))).T
 
-    def one(case: Data, held_E: jax.Array) -> jax.Array:
+    def one(case: Data, held_E: jax.Array, power: jax.Array) -> jax.Array:
         valid_K = case.inputs.valid_K
-        log_prior_K = prior_of_sizes(case.log_size_CK, 1.0, valid_K)
+        log_prior_K = prior_of_sizes(case.log_size_CK, power, valid_K)
         ratio_EK = jax.vmap(correction, (None, 0, None, None))(
             shape, params, case.inputs, log_prior_K
         )
@@ -266,14 +269,15 @@ def _held_out_regret(shape: Shape, params: Params, data: Data, held_EC) -> jax.A
         )
         return evaluate(case.law, weights_SK, jnp)
 
-    return jax.vmap(one)(data, held_CE).T
+    each_power = jax.vmap(one, (None, None, 0))
+    return jax.vmap(each_power, (0, 0, None))(data, held_CE, jnp.array(POWERS))
 
 
-def _mean_over_tasks(regret_SC: Any, cases: Sequence[Case]) -> np.ndarray:
-    """Every task counts once, in however many worlds it was measured."""
-    regret_SC = np.asarray(regret_SC, np.float64)
+def _mean_over_tasks(regret_CPS: Any, cases: Sequence[Case]) -> np.ndarray:
+    """Every task counts once, in however many worlds it was measured, [P, S]."""
+    regret_CPS = np.asarray(regret_CPS, np.float64)
     tasks = np.array([case.task for case in cases])
-    means = [regret_SC[:, tasks == task].mean(axis=1) for task in sorted(set(tasks))]
+    means = [regret_CPS[tasks == task].mean(axis=0) for task in sorted(set(tasks))]
     return np.mean(means, axis=0)
 
 

@@ -28,6 +28,7 @@ class Fitted(NamedTuple):
         statistics: of the features of the training cases.
         shape: of the networks.
         strength: in [0, 1], what the correction is multiplied by.
+        power: of the sizes, in [0, 1]: the prior that was best to correct.
         held_out_regret: mean regret over spread on tasks of categories that the members
             asked had not seen, at this strength.
         prior_regret: the same of the prior.
@@ -38,6 +39,7 @@ class Fitted(NamedTuple):
     statistics: Statistics
     shape: Shape
     strength: float
+    power: float
     held_out_regret: float
     prior_regret: float
     domain: Domain
@@ -61,6 +63,7 @@ def save(fitted: Fitted, path: str | os.PathLike) -> None:
         "shape": fitted.shape._asdict(),
         "members": fitted.members,
         "strength": fitted.strength,
+        "power": fitted.power,
         "held_out_regret": fitted.held_out_regret,
         "prior_regret": fitted.prior_regret,
         "domain": {k: v for k, v in domain.items() if k not in _arrays(fitted.domain)},
@@ -135,6 +138,7 @@ def _assemble(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Fitted:
         statistics=Statistics(**_under("statistics", arrays)),
         shape=shape,
         strength=about["strength"],
+        power=about["power"],
         held_out_regret=about["held_out_regret"],
         prior_regret=about["prior_regret"],
         domain=Domain(**domain),

@@ -9,7 +9,7 @@ from dcft_jax.meta.baselines import METHODS, Method, proportional
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.features import keep_parts
 from dcft_jax.meta.fit import DEFAULT, Options, fit
-from dcft_jax.meta.predict import predict
+from dcft_jax.meta.predict import predict, size_prior
 from dcft_jax.meta.regret import Solved, measured_mixtures
 from dcft_jax.meta.surrogate import evaluate
 
@@ -53,7 +53,8 @@ def leave_one_category_out(
 ) -> list[Row]:
     """For every category: learns from the others, chooses mixtures for its tasks.
 
-    The prior is proportional to the sizes. A task that is itself an ability of a world
+    The prior of the network is its own (`size_prior`), that of the other methods
+    proportional to the sizes. A task that is itself an ability of a world
     is no new task there: such cases are learnt from, but not tested on.
 
     Args:
@@ -97,8 +98,9 @@ def leave_one_category_out(
         for seed in seeds:
             fitted = fit(train, options._replace(seed=seed))
             for one in test:
-                prior_K = proportional(train, one.case, one.best_K)
-                found = predict(fitted, one.case.features, prior_K)
+                features = one.case.features
+                prior_K = size_prior(fitted, features.size_K)
+                found = predict(fitted, features, prior_K)
                 rows.append(_row(one, found.weights_K, found.trusted, "meta", seed))
     return rows
 

@@ -79,6 +79,12 @@ def predict(fitted: Fitted, features: Features, prior_K: np.ndarray) -> Predicti
     return Prediction(weights_K, prior_K, stderr_K, anchor_of(stderr_K), True, ())
 
 
+def size_prior(fitted: Fitted, size_K: np.ndarray) -> np.ndarray:
+    """The prior that the network was best at correcting, float32: `size ** power`."""
+    raw_K = (np.asarray(size_K, np.float64) / np.max(size_K)) ** fitted.power
+    return (raw_K / raw_K.sum()).astype(np.float32)
+
+
 def anchor_of(stderr_K: np.ndarray) -> float:
     """How strongly the mirror descent is held to a prediction of this uncertainty.
 
@@ -101,7 +107,7 @@ def describe(
         f"Initial mixture from {domain.num_cases} cases of {len(domain.categories)} "
         f"categories ({', '.join(domain.categories)}), {fewest} to {most} abilities;",
         f"on categories left out: regret {fitted.held_out_regret:.2f} of the spread of "
-        f"losses, {fitted.prior_regret:.2f} of the sizes alone.",
+        f"losses, {fitted.prior_regret:.2f} of the prior `size ** {fitted.power:g}`.",
     ]
     if not prediction.trusted:
         lines.append("Not trusted for this task, so the prior is used:")

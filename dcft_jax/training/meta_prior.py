@@ -25,6 +25,7 @@ from dcft_jax.meta import (
     embed,
     load,
     predict,
+    size_prior,
 )
 from dcft_jax.mixture import prior
 from dcft_jax.models import ModelConfig, Opened, check_mesh, init
@@ -134,8 +135,11 @@ def predict_mixture(
     """What the network of the config says, and the same for a person."""
     meta = config.mixture.meta
     fitted = load(meta.network or SHIPPED)
-    size_K = features.size_K.tolist()
-    prior_K = prior(meta.fallback, size_K, config.mixture.temperature)
+    if meta.fallback == "network":
+        prior_K = size_prior(fitted, features.size_K)
+    else:
+        size_K = features.size_K.tolist()
+        prior_K = prior(meta.fallback, size_K, config.mixture.temperature)
     prediction = predict(fitted, features, prior_K)
     return prediction, describe(fitted, prediction, abilities)
 

@@ -181,6 +181,9 @@ def prior_weights(config: ConfigDict, sizes_K: Sequence[int]) -> np.ndarray:
     "meta" is what it is without a prediction; see `meta_prior.with_predicted_prior`.
     """
     mixture = config.mixture
-    kind = mixture.meta.fallback if mixture.prior == "meta" else mixture.prior
+    kind = mixture.prior
+    if kind == "meta":
+        kind = mixture.meta.fallback
+        kind = "uniform" if kind == "network" else kind
     given = [ability.weight for ability in config.abilities.values()]
     return prior(kind, sizes_K, mixture.temperature, given)

@@ -39,6 +39,7 @@ def config(tiny_config: ConfigDict, network: Path, tmp_path: Path) -> ConfigDict
     tiny_config.mixture.meta.update(
         support=str(support), network=str(network), single_reference=True
     )
+    tiny_config.mixture.meta.fallback = "proportional"
     return tiny_config
 
 
