@@ -17,7 +17,10 @@ ALLOWED = {
     "data": set(),
     "models": {"data", "sharding"},
     "evaluation": {"data", "models", "sharding"},
-    "meta": {"conflict", "data", "evaluation", "mixture", "models", "sharding"},
+    "meta": {
+        *("conflict", "data", "evaluation", "mixture", "models", "reporting"),
+        "sharding",
+    },
     "reporting": {"evaluation"},
     "config": {"conflict", "data", "evaluation", "meta", "mixture", "models"},
     "evaluate": {

@@ -24,6 +24,7 @@ from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import collect
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features
 from dcft_jax.meta.fit import Options, fit
+from dcft_jax.meta.picture import save_picture
 from dcft_jax.meta.prove import prove
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.report import report, show
@@ -63,6 +64,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help='test on these and never learn from them; "emerging" (default), or "all" '
         "in turn",
     )
+    one.add_argument("--figure", type=Path, help="a PNG or SVG file to draw it into")
     one.add_argument("--no-ablation", action="store_true", help="the main table only")
     one = commands.add_parser("merge", help="add what other stores hold")
     one.add_argument("--into", type=Path, required=True)
@@ -164,6 +166,8 @@ def run_report(args: argparse.Namespace) -> None:
             test_tasks=test_tasks(args.tasks),
             progress=status.update,
         )
+    if args.figure:
+        save_picture(table, args.figure)
     if args.json:
         print(json.dumps(table, indent=2))
     else:
