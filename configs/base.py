@@ -306,13 +306,14 @@ def get_config() -> ConfigDict:
     # axes of parameters and activations to mesh axes (None: replicated).
     config.mesh = ConfigDict(
         dict(
+            slice=1,  # of TPUs that only the network of the data centre joins
             ability=1,
             data=-1,
             model=1,
             cpu_devices=0,  # without accelerators: split the CPU into so many; 0: one
             rules=dict(
                 slot="ability",
-                batch="data",
+                batch=("slice", "data"),
                 embed="data",
                 vocab="model",
                 heads="model",

@@ -129,7 +129,7 @@ BAD = [
     ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 1"),
     ("optimizer.learning_rate", -1.0, "optimizer.learning_rate = -1.0"),
     ("run.eval_every", 0, "run.eval_every = 0: must be at least 1"),
-    ("mesh.data", -2, r"mesh = \[-1, -2, 1\]: axis sizes"),
+    ("mesh.data", -2, r"mesh = \[1, -1, -2, 1\]: axis sizes"),
     ("logging.wandb_mode", "magic", "online, offline"),
 ]
 
