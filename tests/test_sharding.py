@@ -36,6 +36,42 @@ def test_abstract_mesh_needs_no_devices():
     assert set(mesh.axis_types) == {AxisType.Explicit}
 
 
+class Chip:
+    """A TPU as far as laying out a mesh asks: here on a torus of 2x2 cores."""
+
+    platform, device_kind, core_on_chip = "tpu", "TPU v4", 0
+
+    def __init__(self, number: int, chips_of_slice: int = 4):
+        self.id = number
+        self.slice_index, place = divmod(number, chips_of_slice)
+        self.process_index = self.slice_index
+        self.coords = (place % 2, place // 2, 0)
+
+
+def test_each_slice_of_tpus_is_one_coordinate_of_its_axis():
+    chips = [Chip(i) for i in np.random.default_rng(0).permutation(8)]
+    for given in (sizes(ability=1), sizes(ability=1) | dict(slice=2)):
+        mesh = sharding.make_mesh(given, chips)
+        assert dict(mesh.shape) == dict(slice=2, ability=1, data=2, model=2)
+        found = [[c.slice_index for c in part.flat] for part in mesh.devices]
+        assert found == [[0] * 4, [1] * 4]
+
+
+def test_slices_that_the_mesh_does_not_have():
+    chips = [Chip(i) for i in range(8)]
+    for wrong in (1, 4):
+        given = sizes(ability=1) | dict(slice=wrong, model=1)
+        with pytest.raises(ValueError, match=rf"mesh\.slice={wrong}: .*mesh\.slice=2"):
+            sharding.make_mesh(given, chips)
+    with pytest.raises(ValueError, match=r"slices of different sizes"):
+        sharding.make_mesh(sizes(ability=1, model=1) | dict(slice=2), chips[:6])
+
+
+def test_devices_without_slices_have_the_axis_all_the_same():
+    mesh = sharding.make_mesh(sizes() | dict(slice=2), jax.devices()[:8])
+    assert dict(mesh.shape) == dict(slice=2, ability=2, data=1, model=2)
+
+
 @pytest.mark.parametrize(
     "bad",
     [sizes(ability=3), sizes(data=1), sizes(data=0), sizes(ability=-1), sizes(data=4)],
@@ -88,6 +124,8 @@ def test_check_divisible_says_what_to_change():
     sharding.check_divisible((4, 6), P("data", "model"), mesh, "x")
     with pytest.raises(ValueError, match=r"x: axis 1 .* size 5.*mesh\.model = 2"):
         sharding.check_divisible((4, 5), P("data", "model"), mesh, "x")
+    with pytest.raises(ValueError, match=r"mesh\.slice \* mesh\.data = 2"):
+        sharding.check_divisible((5,), P(("slice", "data")), mesh, "x")
     with pytest.raises(ValueError, match="fewer axes"):
         sharding.check_divisible((4,), P("data", "model"), mesh, "x")
 
@@ -97,9 +135,8 @@ def test_place_splits_slots_and_rows_only():
     tokens_SBL = np.arange(4 * 2 * 3, dtype=np.int32).reshape(4, 2, 3)
     batch = dict(tokens=tokens_SBL, ability=np.arange(4, dtype=np.int32))
     placed = sharding.place(batch, mesh, RULES)
-    assert jax.typeof(placed["tokens"]).sharding.spec == P(
-        "ability", ("slice", "data"), None
-    )
+    spec = jax.typeof(placed["tokens"]).sharding.spec
+    assert spec == P("ability", ("slice", "data"), None)
     assert placed["tokens"].addressable_shards[0].data.shape == (2, 1, 3)
     assert placed["ability"].sharding.is_fully_replicated
     np.testing.assert_array_equal(placed["tokens"], tokens_SBL)

@@ -24,7 +24,7 @@ from dcft_jax.planning.compiling import Compiled, Memory, compile_step
 from dcft_jax.planning.model import planned_model
 from dcft_jax.planning.roofline import roofline
 from dcft_jax.planning.sizes import measure_sizes
-from dcft_jax.planning.topology import Topology, parse_topology, topology_devices
+from dcft_jax.planning.topology import Topology, parse_topology
 from dcft_jax.planning.traffic import Collective
 from dcft_jax.sharding import make_mesh
 from dcft_jax.training.program import build_program, make_composition
