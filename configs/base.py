@@ -124,7 +124,8 @@ def get_config() -> ConfigDict:
     )
 
     # One decoder; Llama, Qwen and Gemma are settings of it. With config.pretrained only
-    # remat, logits_chunk and the two dtypes count: the others are those of its files.
+    # attention, remat, logits_chunk and the two dtypes count: the others are those of
+    # its files.
     config.model = ConfigDict(
         dict(
             num_layers=4,
@@ -156,6 +157,7 @@ def get_config() -> ConfigDict:
             # Logits of so many response tokens of a row at a time; 0: of all. With a
             # large vocabulary this bounds memory, for one more product of matrices.
             logits_chunk=0,
+            attention="auto",  # "auto": by blocks on TPUs | "dense": with all scores
             remat="none",  # "none" | "full" | "dots"
             param_dtype="float32",
             compute_dtype="bfloat16",
