@@ -88,9 +88,7 @@ class Attention(nnx.Module):
         if heads != kv_heads or (split and key_BSGC.shape[2] == 1):
             key_BSGC = _repeat(key_BSGC, self.config.num_heads, heads)
             value_BSGC = _repeat(value_BSGC, self.config.num_heads, heads)
-        scores = dict(
-            scale=self.config.attention_scale, cap=self.config.attention_softcap
-        )
+        scale, cap = self.config.attention_scale, self.config.attention_softcap
         attended = query_BLHC, key_BSGC, value_BSGC
         if cache is None and uses_splash(self.config):
             repeated = key_BSGC.shape[2] == self.config.num_heads
@@ -98,12 +96,13 @@ class Attention(nnx.Module):
                 *attended,
                 view.segments,
                 view.windowed,
+                scale=scale,
+                cap=cap,
                 window=self.config.sliding_window,
                 specs=(heads, heads if repeated else kv_heads),
-                **scores,
             )
         else:
-            mixed_BLHC = attend(*attended, view.mask, **scores)
+            mixed_BLHC = attend(*attended, view.mask, scale=scale, cap=cap)
         outer = sharding.ambient_spec(rules, ("batch", None, None))
         return self.out(mixed_BLHC, out_sharding=outer), cache
 

@@ -7,6 +7,8 @@ layers.py.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,9 +98,13 @@ def _attend(query, key, value, segments, windowed, *, scale, cap, window, interp
         segments, ((0, 0), (0, padded - length)), constant_values=PADDING
     )
 
-    def rows(window):
+    def rows(window: int) -> Callable[..., jax.Array]:
         kernel = _kernel(num_heads, padded, window, cap, interpret)
-        return jax.vmap(lambda q, k, v, s: kernel(q, k, v, kernels.SegmentIds(s, s)))
+
+        def row(query, key, value, segments) -> Any:
+            return kernel(query, key, value, kernels.SegmentIds(segments, segments))
+
+        return jax.vmap(row)
 
     args = (query, key, value, segments)
     if isinstance(windowed, bool):

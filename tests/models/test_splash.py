@@ -22,6 +22,7 @@ from tests.models.test_sharded_decoder import (
 )
 
 DEVICES = jax.devices()[:4]
+interpreted = partial(splash_attend, scale=0.3, interpret=True)
 
 
 def inputs(length: int):
@@ -48,9 +49,8 @@ def test_values_and_gradients_are_those_of_dense_attention(length, window, cap):
         return jnp.sum(out * weights), out
 
     def splash(query, key, value):
-        out = splash_attend(
-            *(query, key, value, segments_BL, bool(window)),
-            **dict(scale=0.3, cap=cap, window=window, interpret=True),
+        out = interpreted(
+            *(query, key, value, segments_BL, bool(window)), cap=cap, window=window
         )
         return jnp.sum(out * weights), out
 
@@ -65,10 +65,7 @@ def test_rows_without_segments_and_a_window_chosen_while_it_runs():
     (query, key, value), _, _ = inputs(24)
     config = make(sliding_window=3)
     run = jax.jit(
-        lambda windowed: splash_attend(
-            *(query, key, value, None, windowed),
-            **dict(scale=0.3, window=3, interpret=True),
-        )
+        lambda windowed: interpreted(query, key, value, None, windowed, window=3)
     )
     for windowed, view in zip(
         (True, False), views(config, 24, None, None), strict=True
@@ -84,10 +81,7 @@ def test_on_a_mesh_each_device_has_its_rows_and_heads():
 
     def gradients(specs, *args):
         def loss(query, key, value):
-            out = splash_attend(
-                *(query, key, value, segments_BL, False),
-                **dict(scale=0.3, specs=specs, interpret=True),
-            )
+            out = interpreted(query, key, value, segments_BL, False, specs=specs)
             return jnp.sum(out * weights)
 
         return jax.grad(loss, argnums=(0, 1, 2))(*args)
@@ -112,12 +106,12 @@ def test_the_decoder_is_the_same_with_either(fields, monkeypatch):
     expected = jax.jit(partial(slot_gradients, config))(params, batch)
     used = []
 
-    def interpreted(*args, **kwargs):
+    def splash(*args, **kwargs):
         used.append(args)
         return splash_attend(*args, **kwargs, interpret=True)
 
     monkeypatch.setattr(attention, "uses_splash", lambda config: True)
-    monkeypatch.setattr(attention, "splash_attend", interpreted)
+    monkeypatch.setattr(attention, "splash_attend", splash)
     got = jax.jit(partial(slot_gradients, config))(params, batch)
     assert used
     assert_close(got, expected)

@@ -1,5 +1,7 @@
 """What the compiled step is, whatever the size of the model."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ def lowered(num_layers: int, engine: str = "materialize", **fields):
     )
     mesh = make_mesh(config.mesh)
     arguments = make_arguments(config, program, mesh, examples_per_row=4)
+    train_step: Any = program.train_step
     with jax.set_mesh(mesh):
-        step = program.train_step.lower(*arguments[:3])
+        step = train_step.lower(*arguments[:3])
     return step, len(jax.tree.leaves(arguments.state))
 
 
