@@ -16,6 +16,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask import (
     MultiHeadMask,
 )
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from dcft_jax.models.config import ModelConfig
@@ -28,11 +29,14 @@ PADDING = -1  # a segment of its own
 def uses_splash(config: ModelConfig) -> bool:
     """Is the program traced for TPUs, and `config.attention` not "dense"?
 
-    For TPUs: the mesh of `jax.set_mesh`, or without one the machine, has them.
+    For TPUs: the mesh of `jax.set_mesh`, or without one the machine, has them. Not on a
+    mesh of automatic axes, over which the compiler cannot split a kernel.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    mesh = jax.sharding.get_abstract_mesh()
+    device = mesh.abstract_device
     platform = device.platform if device is not None else jax.default_backend()
-    return config.attention == "auto" and platform == "tpu"
+    automatic = AxisType.Auto in mesh.axis_types
+    return config.attention == "auto" and platform == "tpu" and not automatic
 
 
 def splash_attend(

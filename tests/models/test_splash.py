@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from dcft_jax import sharding
@@ -121,10 +122,13 @@ def test_by_itself_it_is_for_tpus():
     config = make()
     assert config.attention == "auto" and not uses_splash(config)
     chip = jax.sharding.AbstractDevice("TPU v4", 2, "tpu")
-    tpu = jax.sharding.AbstractMesh(
-        (1,), ("data",), (jax.sharding.AxisType.Explicit,), abstract_device=chip
+    explicit, automatic = (
+        jax.sharding.AbstractMesh((1,), ("data",), (kind,), abstract_device=chip)
+        for kind in (AxisType.Explicit, AxisType.Auto)
     )
-    with jax.sharding.use_abstract_mesh(tpu):
+    with jax.sharding.use_abstract_mesh(automatic):
+        assert not uses_splash(config)
+    with jax.sharding.use_abstract_mesh(explicit):
         assert uses_splash(config)
         assert not uses_splash(dataclasses.replace(config, attention="dense"))
     with pytest.raises(ValueError, match=r"model\.attention='flash' must be one of"):
