@@ -124,7 +124,8 @@ def get_config() -> ConfigDict:
     )
 
     # One decoder; Llama, Qwen and Gemma are settings of it. With config.pretrained only
-    # remat, logits_chunk and the two dtypes count: the others are those of its files.
+    # attention, remat, logits_chunk and the two dtypes count: the others are those of
+    # its files.
     config.model = ConfigDict(
         dict(
             num_layers=4,
@@ -156,6 +157,7 @@ def get_config() -> ConfigDict:
             # Logits of so many response tokens of a row at a time; 0: of all. With a
             # large vocabulary this bounds memory, for one more product of matrices.
             logits_chunk=0,
+            attention="auto",  # "auto": by blocks on TPUs | "dense": with all scores
             remat="none",  # "none" | "full" | "dots"
             param_dtype="float32",
             compute_dtype="bfloat16",
@@ -308,13 +310,14 @@ def get_config() -> ConfigDict:
     # axes of parameters and activations to mesh axes (None: replicated).
     config.mesh = ConfigDict(
         dict(
+            slice=1,  # of TPUs that only the network of the data centre joins
             ability=1,
             data=-1,
             model=1,
             cpu_devices=0,  # without accelerators: split the CPU into so many; 0: one
             rules=dict(
                 slot="ability",
-                batch="data",
+                batch=("slice", "data"),
                 embed="data",
                 vocab="model",
                 heads="model",

@@ -13,10 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXES = ("ability", "data", "model")
+# Only the network of the data centre joins slices of TPUs: their axis is outermost.
+AXES = ("slice", "ability", "data", "model")
 LOGICAL_AXES = ("slot", "batch", "embed", "vocab", "heads", "kv_heads", "mlp")
 
 MeshAxes = str | tuple[str, ...] | None
@@ -64,12 +66,12 @@ def set_cpu_devices(number: int) -> None:
 
 
 def mesh_shape(mesh_config: Mapping[str, Any], num_devices: int) -> tuple[int, ...]:
-    """Sizes of the axes `AXES`, with one -1 filled in.
+    """Sizes of the axes `AXES`, with one -1 filled in; `slice` is 1 unless given.
 
     Raises:
       ValueError: if the sizes do not use exactly `num_devices` devices.
     """
-    sizes = {name: int(mesh_config[name]) for name in AXES}
+    sizes = {name: int(({"slice": 1} | dict(mesh_config))[name]) for name in AXES}
     given = ", ".join(f"mesh.{name}={size}" for name, size in sizes.items())
     free = [name for name, size in sizes.items() if size == -1]
     if any(size < 1 and size != -1 for size in sizes.values()) or len(free) > 1:
@@ -89,19 +91,44 @@ def mesh_shape(mesh_config: Mapping[str, Any], num_devices: int) -> tuple[int, .
 
 
 def make_mesh(mesh_config: Mapping[str, Any], devices=None) -> Mesh:
-    """Explicit mesh with axes ("ability", "data", "model").
+    """Explicit mesh with axes ("slice", "ability", "data", "model").
+
+    Where devices lie in several slices, each coordinate of `slice` is one of them, and
+    the other axes stay inside it. Where they do not, `slice` is an axis like any other.
 
     Args:
-      mesh_config: sizes `ability`, `data`, `model`; one may be -1 (all that are left).
+      mesh_config: sizes `slice`, `ability`, `data`, `model`; one may be -1 (all that
+        are left). Without `slice`, as many as the devices lie in.
       devices: the devices to use; all of them if None.
 
     Raises:
-      ValueError: if the sizes do not use exactly the given devices.
+      ValueError: if the sizes do not use exactly the given devices, or `slice` is not
+        the number of their slices.
     """
     devices = jax.devices() if devices is None else devices
-    shape = mesh_shape(mesh_config, len(devices))
-    kinds = (AxisType.Explicit,) * len(AXES)
-    return jax.make_mesh(shape, AXES, kinds, devices=devices)
+    slices = [getattr(device, "slice_index", None) or 0 for device in devices]
+    number = len(set(slices))
+    shape = mesh_shape({"slice": number} | dict(mesh_config), len(devices))
+    uneven = len({slices.count(one) for one in slices}) > 1
+    if number > 1 and (shape[0] != number or uneven):
+        raise ValueError(
+            f"mesh.slice={shape[0]}: the {len(devices)} devices lie in {number} slices"
+            f"{' of different sizes' if uneven else ''}; set mesh.slice={number} and "
+            "use whole slices of one size"
+        )
+    # A mesh may split an axis of the torus: not every shape is a product of its axes.
+    if number == 1:
+        table = mesh_utils.create_device_mesh(
+            shape, devices, allow_split_physical_axes=True
+        )
+    else:
+        table = mesh_utils.create_hybrid_device_mesh(
+            (1, *shape[1:]),
+            (number, *(1,) * (len(AXES) - 1)),
+            devices,
+            allow_split_physical_axes=True,
+        )
+    return Mesh(table, AXES, axis_types=(AxisType.Explicit,) * len(AXES))
 
 
 def abstract_mesh(mesh_config: Mapping[str, Any], num_devices: int) -> AbstractMesh:
@@ -151,11 +178,24 @@ def ambient_spec(rules: Rules, names: Iterable[str | None]) -> P | None:
     return P(*(tuple(k) if len(k) > 1 else (k[0] if k else None) for k in kept))
 
 
-def num_parts(rules: Rules, name: str) -> int:
-    """Into how many parts the mesh of `jax.set_mesh` splits a logical axis."""
+def num_parts(rules: Rules, name: str, mesh: Mesh | None = None) -> int:
+    """Into how many parts a logical axis is split.
+
+    Args:
+      mesh: by which; None: the mesh of `jax.set_mesh`.
+    """
+    if mesh is not None:
+        (entry,) = logical_to_spec(rules, (name,))
+        return math.prod(mesh.shape[axis] for axis in _axes(entry))
     spec = ambient_spec(rules, (name,))
     shape = jax.sharding.get_abstract_mesh().shape
     return 1 if spec is None else math.prod(shape[axis] for axis in _axes(spec[0]))
+
+
+def fields_of(rules: Rules, name: str) -> str:
+    """The fields of the config that say how a logical axis is split, for messages."""
+    (entry,) = logical_to_spec(rules, (name,))
+    return " * ".join(f"mesh.{axis}" for axis in _axes(entry)) or f"mesh.rules.{name}"
 
 
 def check_divisible(

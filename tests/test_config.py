@@ -21,7 +21,13 @@ from dcft_jax.training.program import build_program, make_resolver
 
 CONFIGS = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "base")
 # Chips of the slice that a config is written for; the others run anywhere.
-CHIPS = dict(tpu_v4=16, llama3_8b_v4=16, qwen3_8b_v5e=16, gemma3_4b_v6e=8)
+CHIPS = dict(
+    tpu_v4=16,
+    tpu_v4_multislice=32,
+    llama3_8b_v4=16,
+    qwen3_8b_v5e=16,
+    gemma3_4b_v6e=8,
+)
 # Models that configs name are not here; these are copies of their config.json.
 SETTINGS = Path(__file__).parent / "settings"
 
@@ -129,7 +135,7 @@ BAD = [
     ("optimizer.accumulate", 3, "must divide config.data.rows_per_slot = 1"),
     ("optimizer.learning_rate", -1.0, "optimizer.learning_rate = -1.0"),
     ("run.eval_every", 0, "run.eval_every = 0: must be at least 1"),
-    ("mesh.data", -2, r"mesh = \[-1, -2, 1\]: axis sizes"),
+    ("mesh.data", -2, r"mesh = \[1, -1, -2, 1\]: axis sizes"),
     ("logging.wandb_mode", "magic", "online, offline"),
 ]
 

@@ -10,7 +10,13 @@ from jax.sharding import PartitionSpec as P
 from dcft_jax import sharding
 
 RULES = sharding.Rules.from_config(
-    dict(slot="ability", batch="data", embed="data", heads="model", kv_heads=None)
+    dict(
+        slot="ability",
+        batch=("slice", "data"),
+        embed="data",
+        heads="model",
+        kv_heads=None,
+    )
 )
 
 
@@ -20,14 +26,50 @@ def sizes(ability=2, data=-1, model=2):
 
 def test_mesh_fills_in_the_rest_and_is_explicit():
     mesh = sharding.make_mesh(sizes(), jax.devices()[:8])
-    assert dict(mesh.shape) == dict(ability=2, data=2, model=2)
+    assert dict(mesh.shape) == dict(slice=1, ability=2, data=2, model=2)
     assert set(mesh.axis_types) == {AxisType.Explicit}
 
 
 def test_abstract_mesh_needs_no_devices():
     mesh = sharding.abstract_mesh(sizes(ability=4), 256)
-    assert dict(mesh.shape) == dict(ability=4, data=32, model=2)
+    assert dict(mesh.shape) == dict(slice=1, ability=4, data=32, model=2)
     assert set(mesh.axis_types) == {AxisType.Explicit}
+
+
+class Chip:
+    """A TPU as far as laying out a mesh asks: here on a torus of 2x2 cores."""
+
+    platform, device_kind, core_on_chip = "tpu", "TPU v4", 0
+
+    def __init__(self, number: int, chips_of_slice: int = 4):
+        self.id = number
+        self.slice_index, place = divmod(number, chips_of_slice)
+        self.process_index = self.slice_index
+        self.coords = (place % 2, place // 2, 0)
+
+
+def test_each_slice_of_tpus_is_one_coordinate_of_its_axis():
+    chips = [Chip(i) for i in np.random.default_rng(0).permutation(8)]
+    for given in (sizes(ability=1), sizes(ability=1) | dict(slice=2)):
+        mesh = sharding.make_mesh(given, chips)
+        assert dict(mesh.shape) == dict(slice=2, ability=1, data=2, model=2)
+        found = [[c.slice_index for c in part.flat] for part in mesh.devices]
+        assert found == [[0] * 4, [1] * 4]
+
+
+def test_slices_that_the_mesh_does_not_have():
+    chips = [Chip(i) for i in range(8)]
+    for wrong in (1, 4):
+        given = sizes(ability=1) | dict(slice=wrong, model=1)
+        with pytest.raises(ValueError, match=rf"mesh\.slice={wrong}: .*mesh\.slice=2"):
+            sharding.make_mesh(given, chips)
+    with pytest.raises(ValueError, match=r"slices of different sizes"):
+        sharding.make_mesh(sizes(ability=1, model=1) | dict(slice=2), chips[:6])
+
+
+def test_devices_without_slices_have_the_axis_all_the_same():
+    mesh = sharding.make_mesh(sizes() | dict(slice=2), jax.devices()[:8])
+    assert dict(mesh.shape) == dict(slice=2, ability=2, data=1, model=2)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +112,11 @@ def test_ambient_spec_follows_the_mesh():
     assert sharding.ambient_spec(RULES, ("batch",)) is None
     explicit = sharding.make_mesh(sizes(), jax.devices()[:8])
     with jax.set_mesh(explicit):
-        assert sharding.ambient_spec(RULES, ("batch", None)) == P("data", None)
-    kinds = (AxisType.Explicit, AxisType.Auto, AxisType.Explicit)
-    partly = jax.make_mesh((2, 2, 2), sharding.AXES, kinds, devices=jax.devices()[:8])
+        assert sharding.ambient_spec(RULES, ("batch",)) == P(("slice", "data"))
+    kinds = (AxisType.Explicit,) * 2 + (AxisType.Auto, AxisType.Explicit)
+    partly = jax.make_mesh((1, 2, 2, 2), sharding.AXES, kinds, devices=jax.devices())
     with jax.set_mesh(partly):
-        assert sharding.ambient_spec(RULES, ("batch", "heads")) == P(None, "model")
+        assert sharding.ambient_spec(RULES, ("batch", "heads")) == P("slice", "model")
 
 
 def test_check_divisible_says_what_to_change():
@@ -82,6 +124,8 @@ def test_check_divisible_says_what_to_change():
     sharding.check_divisible((4, 6), P("data", "model"), mesh, "x")
     with pytest.raises(ValueError, match=r"x: axis 1 .* size 5.*mesh\.model = 2"):
         sharding.check_divisible((4, 5), P("data", "model"), mesh, "x")
+    with pytest.raises(ValueError, match=r"mesh\.slice \* mesh\.data = 2"):
+        sharding.check_divisible((5,), P(("slice", "data")), mesh, "x")
     with pytest.raises(ValueError, match="fewer axes"):
         sharding.check_divisible((4,), P("data", "model"), mesh, "x")
 
@@ -91,7 +135,8 @@ def test_place_splits_slots_and_rows_only():
     tokens_SBL = np.arange(4 * 2 * 3, dtype=np.int32).reshape(4, 2, 3)
     batch = dict(tokens=tokens_SBL, ability=np.arange(4, dtype=np.int32))
     placed = sharding.place(batch, mesh, RULES)
-    assert jax.typeof(placed["tokens"]).sharding.spec == P("ability", "data", None)
+    spec = jax.typeof(placed["tokens"]).sharding.spec
+    assert spec == P("ability", ("slice", "data"), None)
     assert placed["tokens"].addressable_shards[0].data.shape == (2, 1, 3)
     assert placed["ability"].sharding.is_fully_replicated
     np.testing.assert_array_equal(placed["tokens"], tokens_SBL)
@@ -148,11 +193,11 @@ def test_parts_of_a_logical_axis():
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 4, 8])
-@pytest.mark.parametrize("shape", [(2, 4, 1), (4, 2, 1), (2, 2, 2), (1, 2, 4)])
+@pytest.mark.parametrize("shape", [(1, 2, 4, 1), (2, 2, 2, 1), (1, 2, 2, 2)])
 def test_needed_rows_are_those_of_the_devices(shape, num_processes, monkeypatch):
     devices = np.random.default_rng(0).permutation(np.array(jax.devices()[:8]))
     mesh = jax.sharding.Mesh(
-        devices.reshape(shape), sharding.AXES, axis_types=(AxisType.Explicit,) * 3
+        devices.reshape(shape), sharding.AXES, axis_types=(AxisType.Explicit,) * 4
     )
     owner = {d: i % num_processes for i, d in enumerate(jax.devices()[:8])}
     rows_SB = np.arange(4 * 8, dtype=np.int32).reshape(4, 8)

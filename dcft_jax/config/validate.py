@@ -210,7 +210,7 @@ def _check_mesh(config: ConfigDict) -> None:
     mesh = config.mesh
     devices = mesh.cpu_devices
     require(devices >= 0, "mesh.cpu_devices", devices, "must not be negative")
-    sizes = [mesh.ability, mesh.data, mesh.model]
+    sizes = [mesh.slice, mesh.ability, mesh.data, mesh.model]
     require(
         all(size == -1 or size >= 1 for size in sizes) and sizes.count(-1) <= 1,
         "mesh",

@@ -12,6 +12,7 @@ from dcft_jax.data import pack_encoded
 from dcft_jax.evaluation.losses import make_eval_step, score_split
 from dcft_jax.evaluation.rows import place_rows
 from dcft_jax.models import ModelConfig, Params
+from dcft_jax.sharding import num_parts
 
 MIN_LENGTH = 64  # tokens of a row
 LOGITS_CHUNK = 256  # positions of a row whose logits exist at once
@@ -57,8 +58,8 @@ def make_continuation_scorer(
       ValueError: (the scorer) a part is empty, or a continuation alone is too long.
     """
     model = dataclasses.replace(model, logits_chunk=model.logits_chunk or LOGITS_CHUNK)
-    slots = mesh.shape["ability"]
-    per_slot = mesh.shape["data"]
+    slots = num_parts(model.rules, "slot", mesh)
+    per_slot = num_parts(model.rules, "batch", mesh)
     per_slot *= -(-rows_per_batch // (slots * per_slot))
     step = functools.cache(lambda most: make_eval_step(model, most))
 

@@ -10,6 +10,7 @@ from dcft_jax.data import Example, Tokenizer, encode_examples, pack_examples
 from dcft_jax.evaluation.losses import make_eval_step, score_split
 from dcft_jax.evaluation.rows import EvalBatch, place_rows
 from dcft_jax.models import ModelConfig, Params
+from dcft_jax.sharding import num_parts
 
 LENGTH_STEP = 64  # tokens; so that few lengths are compiled
 
@@ -51,8 +52,8 @@ def score_replies(
     longest = int(lengths_N[fits_N].max())
     length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max_length)
     rows = pack_examples(examples, tokenizer, length, np.flatnonzero(fits_N))
-    slots = mesh.shape["ability"]
-    per_slot = mesh.shape["data"]
+    slots = num_parts(model.rules, "slot", mesh)
+    per_slot = num_parts(model.rules, "batch", mesh)
     per_slot *= -(-rows_per_batch // (slots * per_slot))
     batches: Iterable[EvalBatch] = place_rows(
         rows, (slots, per_slot), mesh, model.rules

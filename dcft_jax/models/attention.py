@@ -14,6 +14,7 @@ from dcft_jax import sharding
 from dcft_jax.models import layers
 from dcft_jax.models.cache import Cache, write_layer
 from dcft_jax.models.config import ModelConfig
+from dcft_jax.models.splash import splash_attend, uses_splash
 
 
 class View(NamedTuple):
@@ -22,6 +23,8 @@ class View(NamedTuple):
     mask: jax.Array  # bool [B, L, S]: query position l may read key position s
     cos: jax.Array  # of the rotary angles, [B, L, 1, C/2]
     sin: jax.Array
+    segments: jax.Array | None = None  # [B, L]; None: a row is one, or lies in a cache
+    windowed: jax.Array | bool = False  # sees the sliding window only
 
 
 class Attention(nnx.Module):
@@ -85,14 +88,21 @@ class Attention(nnx.Module):
         if heads != kv_heads or (split and key_BSGC.shape[2] == 1):
             key_BSGC = _repeat(key_BSGC, self.config.num_heads, heads)
             value_BSGC = _repeat(value_BSGC, self.config.num_heads, heads)
-        mixed_BLHC = attend(
-            query_BLHC,
-            key_BSGC,
-            value_BSGC,
-            view.mask,
-            scale=self.config.attention_scale,
-            cap=self.config.attention_softcap,
-        )
+        scale, cap = self.config.attention_scale, self.config.attention_softcap
+        attended = query_BLHC, key_BSGC, value_BSGC
+        if cache is None and uses_splash(self.config):
+            repeated = key_BSGC.shape[2] == self.config.num_heads
+            mixed_BLHC = splash_attend(
+                *attended,
+                view.segments,
+                view.windowed,
+                scale=scale,
+                cap=cap,
+                window=self.config.sliding_window,
+                specs=(heads, heads if repeated else kv_heads),
+            )
+        else:
+            mixed_BLHC = attend(*attended, view.mask, scale=scale, cap=cap)
         outer = sharding.ambient_spec(rules, ("batch", None, None))
         return self.out(mixed_BLHC, out_sharding=outer), cache
 
@@ -143,7 +153,11 @@ def views(
     if segments_BL is not None:
         # Padding is a segment like any other, so no query is left without a key.
         seen_BLS = seen_BLS & (segments_BL[:, :, None] == segments_BL[:, None, :])
-    return _local_and_global(config, seen_BLS, distance_LS, positions_BL)
+    local, everything = _local_and_global(config, seen_BLS, distance_LS, positions_BL)
+    return (
+        local._replace(segments=segments_BL, windowed=True),
+        everything._replace(segments=segments_BL),
+    )
 
 
 def cached_views(config: ModelConfig, length: int, cache: Cache) -> tuple[View, View]:

@@ -14,6 +14,7 @@ from dcft_jax.models.lora import LoRA
 ACTIVATIONS = ("silu", "gelu")
 REMAT = ("none", "full", "dots")
 ROPE_SCALINGS = ("none", "linear", "llama3")
+ATTENTIONS = ("auto", "dense")
 DTYPES = ("float32", "bfloat16", "float16")
 POSITIVE = ("vocab_size", "num_layers", "width", "hidden", "num_heads", "head_dim")
 POSITIVE += ("num_kv_heads", "rope_theta", "norm_eps", "rope_scaling_factor")
@@ -62,6 +63,7 @@ class ModelConfig:
     param_dtype: str
     compute_dtype: str
     logits_chunk: int = 0
+    attention: str = "auto"  # how it is computed: see splash.py
     lora: LoRA | None = None  # config.lora; None: all parameters are trained
 
     def __post_init__(self) -> None:
@@ -146,6 +148,7 @@ def _check_choices(config: ModelConfig) -> None:
         activation=ACTIVATIONS,
         remat=REMAT,
         rope_scaling=ROPE_SCALINGS,
+        attention=ATTENTIONS,
         param_dtype=DTYPES,
         compute_dtype=DTYPES,
     )

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from dcft_jax.models import LoRA, ModelConfig
 from dcft_jax.planning.arguments import bytes_per_chip, make_arguments, total_bytes
 from dcft_jax.planning.plan import Plan
-from dcft_jax.sharding import make_mesh
+from dcft_jax.sharding import make_mesh, num_parts
 from dcft_jax.training.program import build_program
 
 GIB = 2**30
@@ -47,7 +47,7 @@ def _about_steps(plan: Plan) -> Iterator[str]:
             "not keep a gradient for every ability, here up to "
             f"{gradients / plan.mesh.shape['ability'] / GIB:.2f} GiB of each chip"
         )
-    rows = plan.mesh.shape["data"]
+    rows = num_parts(model.rules, "batch", plan.mesh)
     if data.rows_per_slot // config.optimizer.accumulate > rows:
         yield (
             f"config.optimizer.accumulate = {2 * config.optimizer.accumulate} (now "

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import jax
 
 from dcft_jax.planning.chips import CHIPS
-from dcft_jax.sharding import AXES
 
-SLICE = "slice"  # the mesh axis that runs need to go over several slices
-EXAMPLE = "v4:4x4x4 (64 chips), v5e:2x4 (8)"
+EXAMPLE = "v4:4x4x4 (64 chips), v5e:2x4 (8), 2*v4:2x2x4 (2 slices of 16)"
+_FORM = re.compile(r"(?:([1-9]\d*)\*)?(\w+):([1-9]\d*(?:x[1-9]\d*)*)")
 
 
 class Topology(NamedTuple):
@@ -19,27 +18,29 @@ class Topology(NamedTuple):
 
 
 def parse_topology(name: str) -> Topology:
-    """`v4:2x2x4` -> kind, shape and slices.
+    """`v4:2x2x4` or `2*v4:2x2x4` -> kind, shape of a slice and number of slices.
 
-    v4 and v5p have three axes, v5e and v6e two; one more number is that of slices.
+    v4 and v5p have three axes, v5e and v6e two.
 
     Raises:
       ValueError: if it is not of this form.
     """
-    kind, _, sizes = name.partition(":")
-    if kind not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
+    found = _FORM.fullmatch(name)
+    if found is None or found.group(2) not in CHIPS:
         raise ValueError(
             f"--topology {name}: must be one of {', '.join(CHIPS)}, a colon and the "
-            f"chips along each axis, such as {EXAMPLE}"
+            f"chips along each axis, with the number of slices and a * before it if "
+            f"there are several, such as {EXAMPLE}"
         )
+    slices, kind, sizes = found.groups()
     shape = tuple(int(size) for size in sizes.split("x"))
     wanted = CHIPS[kind].dimensions
-    if len(shape) not in (wanted, wanted + 1):
+    if len(shape) != wanted:
         raise ValueError(
-            f"--topology {name}: {kind} has {wanted} axes (and one more number for "
-            f"several slices), not {len(shape)}; such as {EXAMPLE}"
+            f"--topology {name}: {kind} has {wanted} axes, not {len(shape)}; such as "
+            f"{EXAMPLE}"
         )
-    return Topology(kind, shape[:wanted], shape[wanted] if shape[wanted:] else 1)
+    return Topology(kind, shape, int(slices or 1))
 
 
 def topology_devices(name: str) -> list[Any]:
@@ -51,11 +52,6 @@ def topology_devices(name: str) -> list[Any]:
     from jax.experimental import topologies
 
     kind, shape, num_slices = parse_topology(name)
-    if num_slices > 1 and SLICE not in AXES:
-        raise ValueError(
-            f"--topology {name}: has {num_slices} slices, and config.mesh has no axis "
-            f"over slices, only {', '.join(AXES)}; plan for one slice"
-        )
     sizes = "x".join(map(str, shape))
     options: dict[str, Any] = {"num_slices": num_slices}
     if kind == "v4":

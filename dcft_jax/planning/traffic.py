@@ -19,6 +19,10 @@ _LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _TILED = re.compile(rf"replica_groups={_IOTA}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]([^{]*)\{([^}]*)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+# Between slices the hosts carry what a program sends and receives; it says as what, and
+# among which: `{1,2}x{0:3}` are the chips 0 to 3 of the slices 1 and 2 (from 1).
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_TARGET = re.compile(r'_xla_megascale_target="\{([\d,:]*)\}x\{([\d,:]*)\}"')
 # A reduction of which every device keeps its part, as compilers for TPU write it.
 _FUSED = "all-reduce-scatter"
 
@@ -45,6 +49,8 @@ def collectives(text: str) -> list[Collective]:
     for name, count in times.items():
         for line in program.get(name, ()):
             kind = line.opcode.removesuffix("-start")
+            if kind == "recv" and (between := _between_slices(line, count)):
+                found.append(between._replace(certain=name not in unknown))
             if kind not in COLLECTIVES:
                 continue
             result = _results(line.result, kind, line.opcode)
@@ -93,6 +99,32 @@ def _results(result: str, kind: str, opcode: str) -> str:
             parts.append(result[start:i])
             start = i + 1
     return parts[1]
+
+
+def _between_slices(line: hlo.Instruction, count: int) -> Collective | None:
+    """The collective that a host carries to other slices; None: it is none."""
+    transfer, target = _TRANSFER.search(line.rest), _TARGET.search(line.rest)
+    if not transfer or not target:
+        return None
+    kind = transfer.group(1).lower().replace("_", "-")
+    slices, chips = map(_ranges, target.groups())
+    groups = tuple(tuple((s - 1) * len(chips) + c for s in slices) for c in chips)
+    return Collective(
+        kind if kind in COLLECTIVES else "collective-permute",
+        _bytes(_ARRAY.findall(line.result)[0]),
+        count,
+        groups,
+        True,
+    )
+
+
+def _ranges(text: str) -> list[int]:
+    """`1,4:6` -> 1, 4, 5, 6."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition(":")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 def _bytes(array: tuple[str, str]) -> int:

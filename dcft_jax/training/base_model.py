@@ -89,6 +89,7 @@ def decoder_of(config: Mapping[str, Any], settings: Settings) -> ModelConfig:
     return dataclasses.replace(
         ours,
         logits_chunk=model["logits_chunk"],
+        attention=model.get("attention", "auto"),
         lora=LoRA.from_config(config["lora"]),
     )
 

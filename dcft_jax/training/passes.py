@@ -19,7 +19,7 @@ from dcft_jax.data import ROW_FIELDS, Rows, next_batch
 from dcft_jax.mixture import REFERENCE_MODEL, TRANSFER, VIRTUAL_STEP
 from dcft_jax.models import ModelConfig, score_responses
 from dcft_jax.reporting import load_history
-from dcft_jax.sharding import needed_rows, place, replicate
+from dcft_jax.sharding import needed_rows, num_parts, place, replicate
 from dcft_jax.training.held_out import EvalSet
 from dcft_jax.training.program import make_metric
 from dcft_jax.training.reference import load_reference
@@ -71,7 +71,7 @@ def _transfer_pass(run: Run) -> Pass:
     program, num_abilities = run.program, len(run.abilities)
     rows, data = run.config.data.rows_per_slot, run.config.data
     metric = make_metric(run.config)
-    slots = run.mesh.shape["ability"]
+    slots = num_parts(program.model.rules, "slot", run.mesh)
     padding = -2 * num_abilities % slots  # slots divide over the mesh
     shape = (2 * num_abilities + padding, rows)
     needed_SB = needed_rows(shape, run.mesh, program.model.rules)[:num_abilities]

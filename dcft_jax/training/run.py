@@ -17,7 +17,14 @@ from dcft_jax import config as config_lib
 from dcft_jax.data import Prepared, prepare, preview, tier_streams
 from dcft_jax.distributed import check_same, first_goes_first
 from dcft_jax.models import Opened, check_mesh, combine
-from dcft_jax.sharding import concretize, make_mesh, needed_rows
+from dcft_jax.sharding import (
+    Rules,
+    concretize,
+    fields_of,
+    make_mesh,
+    needed_rows,
+    num_parts,
+)
 from dcft_jax.training.base_model import (
     base_tokenizer,
     hash_of,
@@ -227,23 +234,26 @@ def show_data(data: Prepared, console: Console) -> None:
 
 def check_batch(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
     """Raises ValueError if slots, or the rows of one, do not divide over the mesh."""
+    rules = Rules.from_config(config.mesh.rules)
+    slots = num_parts(rules, "slot", mesh)
     config_lib.require(
-        config.conflict.engine != "accumulate" or mesh.shape["ability"] == 1,
+        config.conflict.engine != "accumulate" or slots == 1,
         "conflict.engine",
         config.conflict.engine,
-        "takes the slots one after the other, so mesh.ability must be 1, not "
-        f"{mesh.shape['ability']}; use materialize there",
+        f"takes the slots one after the other, so {fields_of(rules, 'slot')} must be "
+        f"1, not {slots}; use materialize there",
     )
     rows = config.data.rows_per_slot // config.optimizer.accumulate
-    for field, size, axis in (
-        ("data.num_slots", config.data.num_slots, "ability"),
-        ("data.rows_per_slot / optimizer.accumulate", rows, "data"),
+    for field, size, name in (
+        ("data.num_slots", config.data.num_slots, "slot"),
+        ("data.rows_per_slot / optimizer.accumulate", rows, "batch"),
     ):
+        parts = num_parts(rules, name, mesh)
         config_lib.require(
-            size % mesh.shape[axis] == 0,
+            size % parts == 0,
             field,
             size,
-            f"must be divisible by mesh.{axis} = {mesh.shape[axis]}",
+            f"must be divisible by {fields_of(rules, name)} = {parts}",
         )
 
 

@@ -158,8 +158,8 @@ def test_a_mesh_of_automatic_axes_works_too():
     config, batch = make(), make_batch()
     tokens_BL = jnp.asarray(batch["tokens"][0])
     expected = apply(config, init(config, jax.random.key(0)), tokens_BL)
-    kinds = (jax.sharding.AxisType.Auto,) * 3
-    mesh = jax.make_mesh((1, 2, 2), sharding.AXES, kinds, devices=jax.devices()[:4])
+    kinds = (jax.sharding.AxisType.Auto,) * 4
+    mesh = jax.make_mesh((1, 1, 2, 2), sharding.AXES, kinds, devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
         params = init(config, jax.random.key(0))
         got = jax.jit(apply, static_argnums=0)(config, params, tokens_BL)

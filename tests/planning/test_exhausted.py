@@ -36,7 +36,7 @@ def test_a_plan_that_fails_does_not_hide_the_error():
     exhausted.explain_exhausted(jax.errors.JaxRuntimeError(OUT), config, console)
     text = console.file.getvalue()
     assert text.startswith("RESOURCE_EXHAUSTED: Out of memory")
-    assert "There is no plan: mesh.ability=3" in text
+    assert "There is no plan: mesh.slice=1, mesh.ability=3" in text
 
 
 @pytest.mark.parametrize(("message", "ending"), [(OUT, SystemExit), ("BUG", None)])

@@ -28,15 +28,20 @@ SMALL = {
     reason="libtpu is not installed: pip install dcft-jax[tpu]",
 )
 @pytest.mark.parametrize(
-    ("topology", "kind", "capacity"),
-    [("v4:2x2x2", "TPU v4", 32), ("v5e:2x4", "TPU v5 lite", 16)],
+    ("topology", "kind", "capacity", "fields"),
+    [
+        ("v4:2x2x2", "TPU v4", 32, {}),
+        ("v5e:2x4", "TPU v5 lite", 16, {}),
+        ("2*v4:2x2x1", "TPU v4", 32, {"mesh.slice": 2, "mesh.ability": 2}),
+    ],
 )
-def test_plan_for_a_tpu(topology: str, kind: str, capacity: int):
+def test_plan_for_a_tpu(topology: str, kind: str, capacity: int, fields):
+    fields = SMALL | fields
     result = subprocess.run(
         [
             *(sys.executable, "-m", "dcft_jax.plan", "--config", "configs/tpu_v4.py"),
             *("--topology", topology, "--json"),
-            *(f"--config.{field}={value}" for field, value in SMALL.items()),
+            *(f"--config.{field}={value}" for field, value in fields.items()),
         ],
         capture_output=True,
         text=True,
@@ -49,7 +54,13 @@ def test_plan_for_a_tpu(topology: str, kind: str, capacity: int):
     assert found["hbm_capacity_gib"] == capacity and found["fits"]
     assert 0 < found["hbm_gib_per_chip"] < 1
     assert 0 < found["mfu_estimate"] < 1
-    assert found["collective_bytes"]["all-gather"]["data"] > 0
     # The loop over the layers has no trip count in this compiler's text.
     gathered = found["trained_parameters"] * 2
-    assert found["collective_bytes"]["all-gather"]["data"] > gathered
+    moved = found["collective_bytes"]
+    assert moved["all-gather"]["data"] > gathered
+    if fields.get("mesh.slice"):
+        # Of the gradients of a chip's two slots, the half that it keeps; once.
+        kept = found["trained_parameters"] * 2 / 2
+        assert kept * 2 <= moved["all-reduce"]["slice"] < 1.5 * kept * 2
+        assert not any("+slice" in axes for axes in moved["all-reduce"])
+        assert found["step_seconds_by_resource"]["dcn"] > 0

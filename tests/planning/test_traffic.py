@@ -130,6 +130,38 @@ def test_what_the_compiler_writes_here(mesh):
     assert bytes_by_kind(text)["all-gather"] == 4 * 16 * 4
 
 
+# Of two slices, as the compiler for TPU writes it; numbers of chips are of a slice.
+BETWEEN = """HloModule jit_step
+
+ENTRY %main.1 (p: bf16[64,8,128]) -> bf16[64,8,128] {
+  %p = bf16[64,8,128]{2,1,0} parameter(0)
+  %send.1 = (bf16[64,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%p, %t), \
+channel_id=8, is_host_transfer=true, frontend_attributes={ATTRIBUTES}
+  %recv.1 = (bf16[64,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) recv(%t), \
+channel_id=7, is_host_transfer=true, frontend_attributes={ATTRIBUTES}
+  %inside = f32[4]{0} all-reduce(%q), channel_id=9, replica_groups={{0,1},{2,3}}, \
+use_global_device_ids=true, to_apply=%add
+  ROOT %out = bf16[64,8,128]{2,1,0} get-tuple-element(%recv.1), index=0
+}
+""".replace(
+    "ATTRIBUTES",
+    '_xla_host_transfer_rendezvous="all-reduce.1_0",_xla_megascale_target='
+    '"{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"',
+)
+
+
+def test_what_hosts_carry_between_slices():
+    mesh = make_mesh(dict(slice=2, ability=2, data=2, model=1))
+    between, inside = collectives(BETWEEN)
+    assert between.groups == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert (between.kind, between.total) == ("all-reduce", 64 * 8 * 128 * 2)
+    assert axes_of(between.groups, mesh) == "slice"
+    assert axes_of(inside.groups, mesh) == "data"
+    # Transfers to the host that are none between slices count for nothing.
+    other = BETWEEN.replace("_xla_megascale_transfer_type", "_xla_other")
+    assert [one.kind for one in collectives(other)] == ["all-reduce"]
+
+
 def test_what_leaves_a_slice():
     devices = np.array([SimpleNamespace(slice_index=i // 4) for i in range(8)])
     two = SimpleNamespace(devices=devices.reshape(2, 2, 2), size=8)

@@ -73,10 +73,11 @@ def test_too_many_truncated_examples(tiny_config: ConfigDict, tmp_path: Path):
 
 
 def test_batch_that_the_mesh_does_not_divide(tiny_config: ConfigDict, tmp_path: Path):
-    tiny_config.mesh.update(ability=1, data=8, model=1)
-    with pytest.raises(ValueError, match=r"rows_per_slot.* = 2: .*mesh\.data = 8"):
+    tiny_config.mesh.update(slice=2, ability=1, data=4, model=1)
+    rows = r"rows_per_slot.* = 2: .*mesh\.slice \* mesh\.data = 8"
+    with pytest.raises(ValueError, match=rows):
         open_run(tiny_config, tmp_path / "run", QUIET)
-    tiny_config.mesh.update(ability=8, data=1, model=1)
+    tiny_config.mesh.update(slice=1, ability=8, data=1, model=1)
     with pytest.raises(ValueError, match=r"num_slots = 4: .*mesh\.ability = 8"):
         open_run(tiny_config, tmp_path / "run", QUIET)
 

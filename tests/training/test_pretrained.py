@@ -246,7 +246,7 @@ def adapter_gradient(engine_name: str, mesh_sizes=None):
     """The change of the adapters in one SGD step with rate 1, away from B = 0."""
     lora = base.get_config().lora.to_dict() | {"rank": 3}
     config = dataclasses.replace(tiny_decoder(), lora=LoRA.from_config(lora))
-    sizes = dict(zip(AXES, mesh_sizes or (1, 1, 1), strict=True))
+    sizes = dict(zip(AXES, mesh_sizes or (1, 1, 1, 1), strict=True))
     mesh = make_mesh(sizes, jax.devices()[: int(np.prod(list(sizes.values())))])
     optimizer, composition = optax.sgd(1.0), compose((0.5, 0.2, 0.3), num_examples=5)
     with jax.set_mesh(mesh):
@@ -276,7 +276,7 @@ def test_engines_agree_on_adapters(engine: str):
 
 def test_adapters_on_a_mesh():
     expected, gram_KK = adapter_gradient("materialize")
-    change, other_KK = adapter_gradient("materialize", (2, 2, 2))
+    change, other_KK = adapter_gradient("materialize", (2, 2, 2, 1))
     assert_close(change, expected, 1e-5)
     np.testing.assert_allclose(other_KK, gram_KK, rtol=1e-4)
 

@@ -87,7 +87,7 @@ def take_step(
     config: ModelConfig,
     resolver: str = "mean",
     accumulate: int = 1,
-    mesh_sizes: tuple[int, ...] = (1, 1, 1),
+    mesh_sizes: tuple[int, ...] = (1, 1, 1, 1),
     ability_S: tuple[int, ...] = ABILITY_S,
     engine: str = "materialize",
 ):
@@ -157,7 +157,8 @@ def test_accumulation_changes_nothing(resolver: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh_sizes", "accumulate"), [((2, 2, 2), 2), ((4, 1, 2), 1), ((1, 4, 2), 1)]
+    ("mesh_sizes", "accumulate"),
+    [((1, 2, 2, 2), 2), ((1, 4, 1, 2), 1), ((2, 2, 2, 1), 1)],
 )
 def test_sharded_equals_unsharded(mesh_sizes, accumulate):
     config = model()
@@ -191,10 +192,10 @@ def test_engines_agree_on_the_decoder(engine, changes):
 @pytest.mark.parametrize(
     ("engine", "mesh_sizes"),
     [
-        ("two_pass", (2, 2, 2)),
-        ("two_pass", (4, 1, 2)),
-        ("lagged", (2, 2, 2)),
-        ("accumulate", (1, 4, 2)),
+        ("two_pass", (1, 2, 2, 2)),
+        ("two_pass", (2, 4, 1, 1)),
+        ("lagged", (2, 2, 2, 1)),
+        ("accumulate", (1, 1, 4, 2)),
     ],
 )
 def test_engines_on_a_mesh_equal_themselves_on_one_device(engine, mesh_sizes):
@@ -239,7 +240,7 @@ def test_the_gramian_is_summed_for_the_mixture_rule():
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_host_callback_and_no_recompilation(engine):
-    mesh_sizes = (1, 2, 1) if engine == "accumulate" else (2, 1, 1)
+    mesh_sizes = (1, 1, 2, 1) if engine == "accumulate" else (1, 2, 1, 1)
     config = model()
     optimizer, static = optax.sgd(1.0), make_engine(config, "dualproj", engine)
     sizes = dict(zip(sharding.AXES, mesh_sizes, strict=True))
