@@ -135,10 +135,13 @@ def _out_of_range(domain: Domain, features: Features) -> Iterator[str]:
             odd_N = known_N[(known_N < low - reach) | (known_N > high + reach)]
             if odd_N.size:
                 worst = odd_N[np.argmax(np.abs(odd_N - (low + high) / 2))]
-                yield (
-                    f"{name} of {kind} is {worst:.3g}, it was fitted on {low:.3g} to "
-                    f"{high:.3g}"
+                shown = np.array([worst, low, high], np.float64)
+                shown = np.exp(shown) if name in LOGARITHMS else shown
+                worst, low, high = (
+                    f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+                    for number in shown
                 )
+                yield f"{name} of {kind} is {worst}, it was fitted on {low} to {high}"
 
 
 def _missing(statistics: Statistics, inputs: Inputs) -> float:
