@@ -29,7 +29,7 @@ from dcft_jax.meta import (
 )
 from dcft_jax.mixture import prior
 from dcft_jax.models import ModelConfig, Opened, check_mesh, init
-from dcft_jax.sharding import make_mesh
+from dcft_jax.sharding import Rules, make_mesh
 from dcft_jax.training.base_model import (
     base_tokenizer,
     load_base,
@@ -111,13 +111,16 @@ def embed_support(
     ]
     # Without adapters: they begin as nothing, and the base is what is described.
     plain = dataclasses.replace(model, lora=None)
+    # A few rows, of any number: every device passes them all through its shards.
+    whole = {**dict(model.rules.pairs), "slot": None, "batch": None}
+    described = dataclasses.replace(plain, rules=Rules.from_config(whole))
     with jax.set_mesh(mesh):
         if base is None:
             params = init(plain, jax.random.key(config.run.seed))
         else:
             params = load_base(base, plain, mesh)
         features = embed(
-            plain,
+            described,
             params,
             support,
             abilities,

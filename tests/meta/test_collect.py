@@ -128,16 +128,19 @@ def test_mixtures_hold_vertices_uniform_proportional_and_repeats():
     np.testing.assert_allclose(weights_NK[3:5], [[1 / 3] * 3, [0.1, 0.3, 0.6]])
     np.testing.assert_allclose(weights_NK.sum(axis=1), 1.0)
     assert weights_NK.shape == (settings.models, 3)
-    np.testing.assert_array_equal(np.flatnonzero(seed_N), [13, 14, 15])
-    np.testing.assert_array_equal(weights_NK[13:], weights_NK[3:6])
-    assert len(np.unique(weights_NK, axis=0)) == 13
+    once = settings.models - settings.repeats
+    np.testing.assert_array_equal(np.flatnonzero(seed_N), range(once, settings.models))
+    np.testing.assert_array_equal(
+        weights_NK[once:], weights_NK[3 : 3 + settings.repeats]
+    )
+    assert len(np.unique(weights_NK, axis=0)) == once
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(min_abilities=1), "min_abilities=1 and max_abilities=6 must be from 2"),
-        (dict(models=9), "models=9 must be at least 11"),
+        (dict(min_abilities=1), "min_abilities=1 and max_abilities=5 must be from 2"),
+        (dict(models=8), "models=8 must be at least 9"),
         (dict(support=8), "support=8 must be from 16 to 128"),
         (dict(min_examples=0), "min_examples=0 must be from 1"),
         (dict(test=0), "test=0 must be at least 1"),

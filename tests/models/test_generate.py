@@ -288,18 +288,20 @@ def test_sharded_equals_unsharded(case):
             generate(config, placed, PROMPTS, max_new_tokens=12, **options)
             for options in ({}, SAMPLED)
         ]
-        spec = P("data", None)
+        spec = P(("slice", "data"), None)
         tokens_BL = jax.sharding.reshard(jnp.zeros((4, 8), jnp.int32), spec)
         state = start_sharded(config, placed, tokens_BL)
     assert got == expected
-    cache_spec = P(None, "data", None, kv_heads, None)
+    cache_spec = P(None, ("slice", "data"), None, kv_heads, None)
     for array in (state.cache.key_NBSGC, state.cache.value_NBSGC):
         assert array.sharding.spec == cache_spec
     assert state.tokens_BT.sharding.spec == spec
 
 
 def start_sharded(config, params, tokens_BL):
-    zeros_B = jax.sharding.reshard(jnp.zeros(len(tokens_BL), jnp.int32), P("data"))
+    zeros_B = jax.sharding.reshard(
+        jnp.zeros(len(tokens_BL), jnp.int32), P(("slice", "data"))
+    )
     stop_J = jnp.zeros(0, jnp.int32)
     key = jax.random.key(0)
     state = prefill(

@@ -123,7 +123,8 @@ def test_on_a_mesh():
     config = dataclasses.replace(config, logits_chunk=3)
     mesh = make_mesh(dict(ability=1, data=4, model=2), jax.devices()[:8])
     with jax.set_mesh(mesh):
-        placed = {n: jax.sharding.reshard(x, P("data", None)) for n, x in batch.items()}
+        spec = P(("slice", "data"), None)
+        placed = {n: jax.sharding.reshard(x, spec) for n, x in batch.items()}
         (got, _), ours = value_and_gradient(config, placed, 8)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), ours, gradient)
