@@ -3,7 +3,8 @@
     python -m benchmarks.mixture_cost --out benchmarks/results/mixture_cost.md
 
 The model, data and cadence of configs/quickstart.py and the trainer's own pieces, in
-one process. A round trains some steps, evaluates the mix-val rows once, and then lets
+one process. A round trains some steps, evaluates the mix-val rows that an update reads
+(all of them at both ends of a run, which is charged), and then lets
 every rule make its passes and its update from what was measured; the first round
 compiles and is not counted. Cells are medians over rounds of shares of the time that
 the steps of the whole run take in the same round.
@@ -37,7 +38,7 @@ from configs import quickstart
 from dcft_jax import config as config_lib
 from dcft_jax.mixture import RULES
 from dcft_jax.sharding import match_sharding, set_cpu_devices
-from dcft_jax.training.held_out import EvalSet, place_split
+from dcft_jax.training.held_out import EvalSet, place_split, rotate
 from dcft_jax.training.log import mixture_metrics
 from dcft_jax.training.loop import evaluate_split, next_slots, read_mixture, train
 from dcft_jax.training.measured import Measured, measure
@@ -95,9 +96,13 @@ class Round:
     extra_tokens: dict[str, float]
 
 
+def copy(config: ConfigDict) -> ConfigDict:
+    return config_lib.from_plain(config_lib.to_plain(config))
+
+
 def train_reference(config: ConfigDict, folder: Path) -> str:
     """A finished run of the same model and tokenizer, as short as can be."""
-    config = config.copy_and_resolve_references()
+    config = copy(config)
     config.run.update(num_steps=2, eval_every=2, save_every=2)
     config.optimizer.warmup_steps = 1
     config.logging.tensorboard = False
@@ -105,11 +110,15 @@ def train_reference(config: ConfigDict, folder: Path) -> str:
     return str(folder)
 
 
-def make_sides(base: Run, mix_val: list[EvalSet], reference: str) -> list[Side]:
+def make_sides(
+    base: Run, mix_val: list[EvalSet], reference: str, rules: list[str]
+) -> list[Side]:
     rows = {name: (name, {}) for name in RULES if name != "replay"} | VARIANTS
     sides = []
     for name, (rule, mixture) in rows.items():
-        config = base.config.copy_and_resolve_references()
+        if rule not in {"static", *rules}:
+            continue
+        config = copy(base.config)
         config.mixture.update(rule=rule, reference_run=reference, **mixture)
         config_lib.validate(config)
         program = build_program(config, base.program.model, *tier_sizes(base.data))
@@ -201,7 +210,10 @@ def measure_rounds(
     for number in range(rounds + 1):
         state, step_s = train_steps(static.run, state, steps, clock)
         rules["static"] = state.mixture.rule  # the one it had was donated
-        measured, evaluation_s = evaluate(static.run, state, mix_val, clock)
+        blocks = static.run.config.mixture.mix_val_blocks
+        due = rotate(mix_val, number, blocks) if number else mix_val
+        measured, evaluation_s = evaluate(static.run, state, due, clock)
+        evaluation_s /= sum(map(len, due))
         step = number * static.run.config.run.eval_every
         done: dict[str, Update] = {}
         for side in sides:
@@ -215,7 +227,7 @@ def measure_rounds(
         found.append(
             Round(
                 step_s,
-                evaluation_s,
+                evaluation_s,  # of one batch
                 {name: one.passes_s for name, one in done.items()},
                 {name: one.update_s for name, one in done.items()},
                 {name: one.extra_tokens for name, one in done.items()},
@@ -224,7 +236,19 @@ def measure_rounds(
     return found[1:], updates
 
 
-def table(run: Run, rounds: list[Round], updates: dict[str, int]) -> list[str]:
+def batches_per_update(run: Run, mix_val: list[EvalSet], updates: int) -> float:
+    """Mean over a run: all mix-val rows at both ends, the blocks due in between."""
+    blocks = run.config.mixture.mix_val_blocks
+    counts = [
+        sum(map(len, rotate(mix_val, number, blocks)))
+        for number in range(1, updates - 1)
+    ]
+    return float(np.mean(counts + 2 * [sum(map(len, mix_val))]))
+
+
+def table(
+    run: Run, rounds: list[Round], updates: dict[str, int], mix_val: list[EvalSet]
+) -> list[str]:
     tokens = run.num_steps * run.rows_per_step * run.config.data.seq_len
     lines = [
         "| rule | updates | evaluation % | passes % | update % | total % (range) "
@@ -232,8 +256,12 @@ def table(run: Run, rounds: list[Round], updates: dict[str, int]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, number in updates.items():
+        batches = batches_per_update(run, mix_val, number)
         parts = np.array(
-            [(r.evaluation_s, r.passes_s[name], r.update_s[name]) for r in rounds]
+            [
+                (r.evaluation_s * batches, r.passes_s[name], r.update_s[name])
+                for r in rounds
+            ]
         )
         train_s = run.num_steps * np.array([r.step_s for r in rounds])
         share_RP = 100 * number * parts / train_s[:, None]
@@ -252,16 +280,17 @@ def table(run: Run, rounds: list[Round], updates: dict[str, int]) -> list[str]:
 
 def describe(run: Run, rounds: list[Round], num_batches: int, clock: str) -> str:
     step_s = statistics.median(r.step_s for r in rounds)
-    ratio = statistics.median(r.evaluation_s / r.step_s for r in rounds)
+    ratio = statistics.median(num_batches * r.evaluation_s / r.step_s for r in rounds)
     rows = sum(len(run.data.rows[name]["mix_val"]) for name in run.abilities)
     filled = 100 * rows / (num_batches * run.rows_per_step)
     cores = len(os.sched_getaffinity(0))
     return (
         f"jax {jax.__version__}, devices: {len(jax.devices())}, CPU cores: {cores}, "
         f"rounds: {len(rounds)}, {clock} time. A step takes {1000 * step_s:.0f} ms, an "
-        f"evaluation ({num_batches} forward passes of a batch as large as a step's, "
+        f"evaluation of all rows ({num_batches} forward passes of a step's batch, "
         f"{filled:.0f} % full) the time of {ratio:.1f} steps; a run of {run.num_steps} "
-        f"steps evaluates every {run.config.run.eval_every}. "
+        f"steps evaluates every {run.config.run.eval_every}, two of "
+        f"{run.config.mixture.mix_val_blocks} blocks of the rows. "
         "All shares are of the time, or the tokens, of the training steps."
     )
 
@@ -271,6 +300,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="in each round")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--rules", nargs="+", default=[*RULES], choices=RULES)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     config = quickstart.get_config()
@@ -283,7 +313,7 @@ def main() -> None:
         base = open_run(config, Path(folder) / "run", Console(quiet=True))
         with jax.set_mesh(base.mesh):
             mix_val = place_split(base, "mix_val")
-            sides = make_sides(base, mix_val, reference)
+            sides = make_sides(base, mix_val, reference, arguments.rules)
             rounds, updates = measure_rounds(
                 sides,
                 mix_val,
@@ -296,7 +326,7 @@ def main() -> None:
         "",
         describe(base, rounds, sum(map(len, mix_val)), arguments.clock),
         "",
-        *table(base, rounds, updates),
+        *table(base, rounds, updates, mix_val),
     ]
     print("\n".join(text))
     if arguments.out:

@@ -94,7 +94,8 @@ def emerging_items(
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     draws = MAX_DRAWS * count
-    dataset = _dataset(family, {"seed": reserved_index(seed), "size": draws})
+    params, first = FAMILIES[family].params, reserved_index(seed)
+    dataset = open_dataset(family, **params, seed=first, size=draws)
     found: dict[str, Item] = {}
     for index in range(draws):
         if len(found) == count:
@@ -130,14 +131,18 @@ def _split(prompt: str) -> str:
     return "support" if digest[0] < 64 else "test"
 
 
-def _dataset(family: str, drawing: Mapping[str, int]) -> Any:
+def open_dataset(task: str, **settings: Any) -> Any:
+    """A dataset of Reasoning Gym, opened without what importing it prints.
+
+    Raises:
+        ImportError: reasoning-gym is not installed.
+    """
     try:
-        # Importing it prints.
         with contextlib.redirect_stdout(io.StringIO()):
             from reasoning_gym.factory import create_dataset
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"the suite 'emerging' needs the module {error.name!r}; "
+            f"the task {task!r} needs the module {error.name!r}; "
             "pip install 'dcft-jax[quickstart]'"
         ) from error
-    return create_dataset(family, **FAMILIES[family].params, **drawing)
+    return create_dataset(task, **settings)

@@ -99,7 +99,8 @@ def examples(task: str, split: str, count: int, seed: int = 0) -> list[Example]:
     first = first_index(seed, split)
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
-    dataset = _dataset(task, first, MAX_DRAWS * count)
+    params, draws = FAMILIES[task].params, MAX_DRAWS * count
+    dataset = emerging.open_dataset(task, **params, seed=first, size=draws)
     found: dict[str, Example] = {}
     for index in range(MAX_DRAWS * count):
         if len(found) == count:
@@ -141,16 +142,3 @@ def split_of(prompt: str) -> str:
 def _example(task: str, prompt: str, label: str) -> Example:
     messages = (("user", prompt), ("assistant", label))
     return Example(messages, task, single_reference=True)
-
-
-def _dataset(task: str, seed: int, size: int) -> Any:
-    try:
-        # Importing it prints.
-        with contextlib.redirect_stdout(io.StringIO()):
-            from reasoning_gym.factory import create_dataset
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"task families need the module {error.name!r}; "
-            "pip install 'dcft-jax[quickstart]'"
-        ) from error
-    return create_dataset(task, **FAMILIES[task].params, seed=seed, size=size)
