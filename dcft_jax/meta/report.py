@@ -15,6 +15,7 @@ from dcft_jax.meta.fit import DEFAULT, Options
 from dcft_jax.meta.held_out import held_out_errors, summarise
 from dcft_jax.meta.leave_out import Row, leave_one_category_out
 from dcft_jax.meta.regret import solve
+from dcft_jax.meta.seed_noise import seed_noise
 from dcft_jax.meta.surrogate import KINDS
 
 RESAMPLES = 2000
@@ -49,7 +50,8 @@ def report(
       with its interval and, of "meta" less each other method, `difference`;
       `measured`: of trained models at nearly the mixture, and how many cases have one
       (counted for each seed; other cases for each method, so compare with care);
-      `trusted`: share of the cases in which the network trusted itself.
+      `seed_noise`: see there; `trusted`: share of the cases in which the network
+      trusted itself.
 
     Raises:
       ValueError: see `fit_laws`, `held_out_errors` and `leave_one_category_out`.
@@ -70,6 +72,7 @@ def report(
     rows = rows_of("all methods", seeds=seeds)
     found = table_of(rows) | {
         "surrogate": {"kind": kind, "held_out": surrogates},
+        "seed_noise": seed_noise(cases),
         "experience": experience_hash(cases),
         "num_cases": len(cases),
         "num_seeds": len(seeds),
