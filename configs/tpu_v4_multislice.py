@@ -1,4 +1,4 @@
-"""The run of configs/tpu_v4.py on two slices of 16 chips, with twice the rows.
+"""The run of configs/tpu_v4.py on two slices of 64 chips, with twice the rows.
 
     python -m dcft_jax.main --config configs/tpu_v4_multislice.py \
         --workdir gs://bucket/run

@@ -25,11 +25,6 @@ _TOPOLOGY = flags.DEFINE_string(
     "What to compile for: v4, v5e, v5p or v6e and the chips along each axis, such as "
     "v4:4x4x4. Default: the devices at hand.",
 )
-_SETTINGS = flags.DEFINE_string(
-    "settings",
-    "",
-    "The config.json of the model of config.pretrained.path, if that is not here.",
-)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON, and nothing else, on stdout.")
 
 
@@ -42,7 +37,7 @@ def main(argv: list[str]) -> None:
     set_cpu_devices(_CONFIG.value.mesh.cpu_devices)
     console = Console(stderr=_JSON.value)
     try:
-        plan = make_plan(_CONFIG.value, _TOPOLOGY.value, _SETTINGS.value, console)
+        plan = make_plan(_CONFIG.value, _TOPOLOGY.value, console)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     if _JSON.value:

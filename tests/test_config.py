@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 from pathlib import Path
 
 import jax
@@ -15,21 +14,21 @@ from dcft_jax import config as config_lib
 from dcft_jax import sharding
 from dcft_jax.conflict import RESOLVERS
 from dcft_jax.mixture import RULES, TIER_RULES
-from dcft_jax.models import ModelConfig, Settings, abstract_params, split
-from dcft_jax.training.base_model import decoder_of
+from dcft_jax.models import abstract_params, split
+from dcft_jax.planning.model import planned_model
 from dcft_jax.training.program import build_program, make_resolver
 
 CONFIGS = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "base")
 # Chips of the slice that a config is written for; the others run anywhere.
 CHIPS = dict(
-    tpu_v4=16,
-    tpu_v4_multislice=32,
+    tpu_v4=64,
+    tpu_v4_multislice=128,
     llama3_8b_v4=16,
-    qwen3_8b_v5e=16,
+    llama3_8b_32k_v4=64,
+    llama3_70b_v5p=256,
+    qwen3_8b_v5e=8,
     gemma3_4b_v6e=8,
 )
-# Models that configs name are not here; these are copies of their config.json.
-SETTINGS = Path(__file__).parent / "settings"
 
 
 def load(name: str) -> ConfigDict:
@@ -46,15 +45,6 @@ def test_config_is_valid_and_only_overrides(name: str):
     assert all(path.startswith("abilities.") for path in new)
 
 
-def decoder(name: str, config: ConfigDict) -> ModelConfig:
-    """The model of the config; of a model that is elsewhere, settings like its own."""
-    if not config.pretrained.path:
-        vocab_size = config.tokenizer.vocab_size
-        return ModelConfig.from_config(config.model, vocab_size, config.mesh.rules)
-    fields = json.loads((SETTINGS / f"{name}.json").read_text())
-    return decoder_of(config, Settings(fields, name))
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_traces_on_its_mesh(name: str):
     """The whole step type-checks, shardings included, without any device."""
@@ -63,7 +53,7 @@ def test_every_config_traces_on_its_mesh(name: str):
     num_abilities, data = len(config.abilities), config.data
     program = build_program(
         config,
-        decoder(name, config),
+        planned_model(config),
         size_KT=np.ones((num_abilities, 1), int),
         tier_KN=np.zeros((num_abilities, 8), np.int8),
     )

@@ -157,6 +157,20 @@ def _check_model(config: ConfigDict) -> None:
         "adapters need a model that has learnt something: set pretrained.path, or 0 "
         "to train all parameters",
     )
+    settings = config.pretrained.settings
+    require(
+        not settings or bool(path),
+        "pretrained.settings",
+        settings,
+        "is for a model of pretrained.path; without one, config.model says what the "
+        "decoder is",
+    )
+    require(
+        not settings or Path(settings).is_file(),
+        "pretrained.settings",
+        settings,
+        "is not a file; it is the config.json of pretrained.path, or empty",
+    )
     quantize = config.pretrained.quantize
     one_of("pretrained.quantize", quantize, QUANTIZED)
     require(

@@ -15,6 +15,7 @@ from dcft_jax.models.pretrained import (
     load_pretrained,
     open_pretrained,
     read_config,
+    read_settings,
     save_pretrained,
 )
 from dcft_jax.models.quantized import quantize_kernels
@@ -45,6 +46,7 @@ __all__ = [
     "open_pretrained",
     "quantize_kernels",
     "read_config",
+    "read_settings",
     "response_targets",
     "save_pretrained",
     "score_responses",

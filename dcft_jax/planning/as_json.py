@@ -24,6 +24,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "device_kind": plan.mesh.devices.flat[0].device_kind,
         "num_chips": plan.mesh.size,
         "mesh": dict(plan.mesh.shape),
+        "num_layers": plan.program.model.num_layers,
         "parameters": plan.num_params,
         "trained_parameters": plan.num_trained,
         "tokens_per_step": plan.tokens_per_step,

@@ -1,25 +1,24 @@
 """The decoder of a config, from its settings alone: no weights are read."""
 
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from dcft_jax.data import load_chat_tokenizer
-from dcft_jax.models import ModelConfig, Settings
+from dcft_jax.models import ModelConfig, Settings, read_settings
 from dcft_jax.models.pretrained.locate import locate
 from dcft_jax.models.pretrained.opening import open_settings
 from dcft_jax.training.base_model import decoder_of
 from dcft_jax.training.run_as_base import is_run, run_as_base
 
 
-def planned_model(
-    config: ConfigDict, settings: str = "", vocab_size: int | None = None
-) -> ModelConfig:
+def planned_model(config: ConfigDict, vocab_size: int | None = None) -> ModelConfig:
     """The decoder that training with this config would build.
 
+    Of a model of `config.pretrained.path` that is not on this machine,
+    `config.pretrained.settings` says what it is.
+
     Args:
-      settings: a config.json, instead of the one of `config.pretrained.path`.
       vocab_size: of the tokenizer that the data were prepared with; None: as the
         config says.
 
@@ -28,12 +27,7 @@ def planned_model(
       FileNotFoundError: the settings are not here.
     """
     if config.pretrained.path:
-        return decoder_of(config, _settings(config, settings))
-    if settings:
-        raise ValueError(
-            f"--settings {settings}: is for a model of config.pretrained.path; without "
-            "one, config.model says what the decoder is"
-        )
+        return decoder_of(config, _settings(config))
     return ModelConfig.from_config(
         config.model,
         vocab_size or _vocab_size(config.tokenizer),
@@ -50,28 +44,16 @@ def _vocab_size(tokenizer: ConfigDict) -> int:
     ).vocab_size
 
 
-def _settings(config: ConfigDict, file: str) -> Settings:
-    if file:
-        return _read(Path(file))
+def _settings(config: ConfigDict) -> Settings:
     path, cache_dir = config.pretrained.path, config.data.cache_dir
     if is_run(path):
         path = run_as_base(path, cache_dir)
+    elif config.pretrained.settings:
+        return read_settings(Path(config.pretrained.settings))
     try:
         return open_settings(locate(path, Path(cache_dir), weights=False).path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}. To plan, the config.json of the model is enough: pass it with "
-            "--settings FILE"
+            f"{error}. To plan, the config.json of the model is enough: name it with "
+            "--config.pretrained.settings=FILE"
         ) from error
-
-
-def _read(file: Path) -> Settings:
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"--settings {file}: there is no such file; it is the config.json of the "
-            "model"
-        )
-    try:
-        return Settings(json.loads(file.read_text()), str(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--settings {file}: no JSON: {error}") from error

@@ -141,14 +141,12 @@ def _needed(step: Compiled) -> int | None:
 def make_plan(
     config: ConfigDict,
     topology: str = "",
-    settings: str = "",
     console: Console | None = None,
 ) -> Plan:
     """Compiles the train and eval steps of a config; no array of the model is made.
 
     Args:
       topology: such as "v4:4x4x4"; empty: the devices at hand.
-      settings: see `planned_model`.
 
     Raises:
       ValueError, OSError: with the field, its value and the way out.
@@ -159,7 +157,7 @@ def make_plan(
     mesh = make_mesh(config.mesh, devices)
     check_batch(config, mesh)
     sizes = measure_sizes(config, console)
-    model = planned_model(config, settings, sizes.vocab_size)
+    model = planned_model(config, sizes.vocab_size)
     check_mesh(model, mesh)
     program = build_program(
         config, model, sizes.size_KT, sizes.tier_KN, sizes.max_predicted

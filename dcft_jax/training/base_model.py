@@ -1,7 +1,9 @@
 """The model that a run starts from, if it does not start from nothing."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from dcft_jax.models import (
     load_params,
     open_pretrained,
     quantize_kernels,
+    read_settings,
 )
 
 
@@ -92,6 +95,22 @@ def decoder_of(config: Mapping[str, Any], settings: Settings) -> ModelConfig:
         attention=model.get("attention", "auto"),
         lora=LoRA.from_config(config["lora"]),
     )
+
+
+def check_planned(config: ConfigDict, model: ModelConfig) -> None:
+    """Warns if `config.pretrained.settings` is of another decoder than the base."""
+    file = config.pretrained.settings
+    if not file:
+        return
+    planned = decoder_of(config, read_settings(Path(file)))
+    for field in dataclasses.fields(ModelConfig):
+        there, here = getattr(planned, field.name), getattr(model, field.name)
+        if there != here:
+            warnings.warn(
+                f"config.pretrained.settings = {file}: has {field.name} {there}, "
+                f"{config.pretrained.path} has {here}; plans are for another model",
+                stacklevel=2,
+            )
 
 
 def load_base(

@@ -27,6 +27,7 @@ from dcft_jax.sharding import (
 )
 from dcft_jax.training.base_model import (
     base_tokenizer,
+    check_planned,
     hash_of,
     load_base,
     make_model,
@@ -154,6 +155,7 @@ def open_run(
     show_data(data, console)
     size_KT, tier_KN = tier_sizes(data)
     model = make_model(config, data.tokenizer, base)
+    check_planned(config, model)
     check_mesh(model, mesh)
     planned = config
     if config.mixture.prior == "meta":

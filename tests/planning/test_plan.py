@@ -219,20 +219,22 @@ def test_sizes_are_those_of_the_data(tiny_config):
 def test_a_model_elsewhere_is_planned_from_its_settings():
     config = small_config()
     config.pretrained.path = "/nowhere/llama"
-    with pytest.raises(FileNotFoundError, match="--settings FILE"):
+    with pytest.raises(FileNotFoundError, match=r"--config.pretrained.settings=FILE"):
         make_plan(config)
-    with pytest.raises(FileNotFoundError, match=r"--settings none.json: there is no"):
-        make_plan(config, settings="none.json")
-    config.pretrained.path = ""
-    with pytest.raises(ValueError, match=r"is for a model of config\.pretrained\.path"):
-        make_plan(config, settings="none.json")
+    config.pretrained.settings = "none.json"
+    with pytest.raises(ValueError, match=r"settings = 'none.json': is not a file"):
+        make_plan(config)
+    config.pretrained.update(path="", settings="configs/settings/llama3_1_8b.json")
+    with pytest.raises(ValueError, match=r"is for a model of pretrained\.path"):
+        make_plan(config)
 
 
 def test_settings_of_a_model_that_is_not_here():
     config = small_config()
     config.pretrained.path = "/nowhere/llama"
+    config.pretrained.settings = "configs/settings/llama3_1_8b.json"
     config.lora.rank = 4
-    model = planned_model(config, "tests/settings/llama3_8b_v4.json")
+    model = planned_model(config)
     assert (model.num_layers, model.width, model.vocab_size) == (32, 4096, 128_256)
     mesh = make_mesh(config.mesh)
     sizes = measure_sizes(config, Console(quiet=True))

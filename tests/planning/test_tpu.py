@@ -9,6 +9,9 @@ import sys
 import pytest
 
 SMALL = {
+    "pretrained.path": "",
+    "pretrained.settings": "",
+    "model.logits_chunk": 0,
     "model.num_layers": 2,
     "model.width": 256,
     "model.hidden": 512,

@@ -9,7 +9,7 @@ from dcft_jax.models.pretrained.load import (
     open_pretrained,
     read_config,
 )
-from dcft_jax.models.pretrained.opening import Settings
+from dcft_jax.models.pretrained.opening import Settings, read_settings
 from dcft_jax.models.pretrained.placing import abstract_params
 from dcft_jax.models.pretrained.save import save_pretrained
 
@@ -23,5 +23,6 @@ __all__ = [
     "load_pretrained",
     "open_pretrained",
     "read_config",
+    "read_settings",
     "save_pretrained",
 ]

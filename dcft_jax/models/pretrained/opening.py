@@ -47,6 +47,18 @@ def open_settings(path: Path) -> Settings:
     file = path / CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no {CONFIG}")
+    return read_settings(file)
+
+
+def read_settings(file: Path) -> Settings:
+    """Of a config.json, whatever its name.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: it is no JSON, or the family is not supported.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: there is no such file")
     try:
         raw = json.loads(file.read_text())
     except json.JSONDecodeError as error:
