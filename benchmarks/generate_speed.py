@@ -2,7 +2,7 @@
 
     python -m benchmarks.generate_speed --out benchmarks/results/generate_speed.md
 
-A decoder of the size of configs/quickstart.py with random parameters, greedy, in
+A decoder of the size of configs/from_scratch.py with random parameters, greedy, in
 float32. Both sides run in one process, one jitted loop each, in turn; cells are medians
 over rounds. The other side is no straw man: it unembeds the last position only.
 """

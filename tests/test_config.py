@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
+from configs import base, from_scratch
 from dcft_jax import config as config_lib
 from dcft_jax import sharding
 from dcft_jax.conflict import RESOLVERS
@@ -132,7 +132,7 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value", "message"), BAD)
 def test_bad_value_is_named(field: str, value, message: str):
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     *groups, name = field.split(".")
     node = config
     for group in groups:
@@ -143,7 +143,7 @@ def test_bad_value_is_named(field: str, value, message: str):
 
 
 def test_a_typo_in_tiers_is_refused():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     source = dict(kind="micro_functions", examples=9)
     config.abilities.code = base.ability(dict(micro=source), tiers=dict(num=2))
     with pytest.raises(ValueError, match=r"abilities.code.tiers = .*`by` and `count`"):
@@ -151,7 +151,7 @@ def test_a_typo_in_tiers_is_refused():
 
 
 def test_given_prior_off_the_simplex():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.mixture.prior = "given"
     for ability, weight in zip(config.abilities.values(), (0.5, 0.3, 0.3), strict=True):
         ability.weight = weight
@@ -160,7 +160,7 @@ def test_given_prior_off_the_simplex():
 
 
 def test_caps_that_leave_no_room():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     for ability in config.abilities.values():
         ability.max_weight = 0.3
     with pytest.raises(ValueError, match=r"max_weight .* sums to 0\.8.* at least 1"):
@@ -179,14 +179,14 @@ def test_no_ability_and_no_source():
 
 
 def test_unknown_source_kind():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.abilities.maths.sources.sums.kind = "parquet"
     with pytest.raises(ValueError, match=r"sums\.kind = 'parquet'.*jsonl"):
         config_lib.validate(config)
 
 
 def test_missing_tokenizer(tmp_path: Path):
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.tokenizer.path = str(tmp_path / "none.model")
     with pytest.raises(FileNotFoundError, match=r"none.model.*train one"):
         config_lib.validate(config)
@@ -200,7 +200,7 @@ def test_missing_tokenizer(tmp_path: Path):
 
 
 def test_every_resolver_and_rule_can_be_chosen():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     for name in RESOLVERS:
         config.conflict.resolver = name
         config_lib.validate(config)
@@ -242,14 +242,14 @@ def test_options_of_the_rules_are_their_arguments():
 
 
 def test_every_rule_reaches_from_the_config():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     for name in RULES.keys() - {"doremi", "replay"}:  # those need another run
         config.mixture.rule = name
         config_lib.validate(config)
 
 
 def test_rules_know_abilities_by_name():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.mixture.rule = "dmt"
     config.mixture.options.dmt.general = ("chat",)
     with pytest.raises(
@@ -259,7 +259,7 @@ def test_rules_know_abilities_by_name():
 
 
 def test_pcd_protects_an_ability_that_exists():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.conflict.resolver = "pcd"
     config.conflict.options.pcd.priority = 3
     with pytest.raises(ValueError, match=r"options.pcd = .*priority.* 3 abilities"):
@@ -267,7 +267,7 @@ def test_pcd_protects_an_ability_that_exists():
 
 
 def test_noise_gate_needs_two_slots_of_each():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.data.num_slots, config.conflict.noise_gate = 5, 2.0
     with pytest.raises(ValueError, match=r"noise_gate = 2.0: .*at least 2 x 3"):
         config_lib.validate(config)
@@ -277,7 +277,7 @@ def test_noise_gate_needs_two_slots_of_each():
 
 
 def test_micro_batches_need_an_engine_that_adds_gradients():
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     config.data.rows_per_slot = config.optimizer.accumulate = 2
     config.conflict.engine = "lagged"
     with pytest.raises(
@@ -287,12 +287,12 @@ def test_micro_batches_need_an_engine_that_adds_gradients():
 
 
 def test_plain_config_keeps_the_order_of_abilities():
-    plain = config_lib.to_plain(quickstart.get_config())
+    plain = config_lib.to_plain(from_scratch.get_config())
     assert list(plain["abilities"]) == ["maths", "code", "general"]
 
 
 def test_hash_and_difference_ignore_only_what_changes_nothing():
-    one, two = (config_lib.to_plain(quickstart.get_config()) for _ in range(2))
+    one, two = (config_lib.to_plain(from_scratch.get_config()) for _ in range(2))
     two["logging"]["tensorboard"] = False
     two["run"]["log_every"] = 7
     two["abilities"]["code"]["sources"]["library"]["cache_dir"] = "elsewhere"

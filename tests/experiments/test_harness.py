@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from configs import quickstart
+from configs import from_scratch
 from dcft_jax.config import config_hash, from_plain, to_plain
 from experiments import jobs as jobs_module
 from experiments.harness import LOG, is_finished, run_job, run_jobs
@@ -161,7 +161,7 @@ def test_only_what_computes_is_part_of_the_code_version():
 
 
 def test_a_config_survives_storage(tmp_path: Path):
-    config = quickstart.get_config()
+    config = from_scratch.get_config()
     plain = to_plain(config)
     job = make_job("s", "m", 7, config)
     assert config.run.seed == 0  # the caller's is not touched
@@ -176,7 +176,7 @@ def test_a_config_survives_storage(tmp_path: Path):
 
 
 def test_a_config_that_the_trainer_refuses_is_no_job():
-    config = from_plain(to_plain(quickstart.get_config()))
+    config = from_plain(to_plain(from_scratch.get_config()))
     config.mixture.options.mirror_descent.floor = 2.0
     with pytest.raises(ValueError, match=r"mixture.floor is 2.0"):
         make_job("s", "m", 0, config)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs import base, quickstart
+from configs import base, from_scratch
 from dcft_jax import sharding
 from dcft_jax.models import (
     ModelConfig,
@@ -194,8 +194,8 @@ def test_what_no_family_expresses_is_refused_by_field(tmp_path, fields, message)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_quickstart_can_be_exported():
-    config = quickstart.get_config()
+def test_a_model_trained_from_nothing_can_be_exported():
+    config = from_scratch.get_config()
     model = ModelConfig.from_config(config.model, 2048, config.mesh.rules)
     assert family_of(model) == "qwen3"
 
