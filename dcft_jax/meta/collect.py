@@ -156,6 +156,7 @@ def train_mixtures(
     seed_N: np.ndarray,
     state_path: Path,
     advance: Callable[[int], None],
+    source: str = "population",
 ) -> tuple[Results, Trained]:
     """Trains a population of the world and adds what came of each model to the store.
 
@@ -179,7 +180,7 @@ def train_mixtures(
     )
     tried = (weights_NK, seed_N)
     for step, after in trained.results.items():
-        _add_models(lab, store, world, step, "population", tried, before, after)
+        _add_models(lab, store, world, step, source, tried, before, after)
     return before, trained
 
 
