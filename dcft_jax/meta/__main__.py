@@ -9,6 +9,7 @@ python -m dcft_jax.meta predict --config configs/quickstart.py --support task.js
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument("--store", type=Path, required=True, help="an SQLite file")
     one.add_argument("--worlds", type=worlds, required=True, help="such as 0-23")
     one.add_argument("--work", type=Path, help="for what goes on after a stop")
+    one.add_argument(
+        "--specialist-rank", type=int, default=0, help="measure interpolated adapters"
+    )
     one.add_argument("--smoke", action="store_true", help="as small as it gets")
     one = commands.add_parser("prove", help="train what the methods choose")
     one.add_argument("--store", type=Path, required=True, help="an SQLite file")
@@ -149,7 +153,9 @@ def read_cases(
 
 
 def run_collect(args: argparse.Namespace) -> None:
-    settings = smoke() if args.smoke else Settings()
+    settings = dataclasses.replace(
+        smoke() if args.smoke else Settings(), specialist_rank=args.specialist_rank
+    )
     collect(settings, args.store, args.worlds, args.work, Console(stderr=True))
 
 
