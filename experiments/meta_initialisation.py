@@ -83,14 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = given.out or Path("runs") / name
     out = given.out or (folder if given.smoke else RESULTS)
     settings, runs = smoke() if given.smoke else Settings(), folder / "runs"
+    data = folder / "data" / settings.identity
     with console.status("abilities, tasks and base models"):
-        prepare(settings, given.seeds, given.tasks, folder)
-    jobs = make_jobs(settings, given.seeds, given.tasks, given.arms, folder)
+        prepare(settings, given.seeds, given.tasks, data)
+    jobs = make_jobs(settings, given.seeds, given.tasks, given.arms, data)
     left = not_given(jobs, given.rows)
     try:
         failures = run_jobs(left, runs, given.jobs, console)
         with console.status("measuring the tasks"):
-            rows = measure_jobs(left, runs, folder)
+            rows = measure_jobs(left, runs, data)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
     rows = merge(rows, *(read_csv(path) for path in given.rows))

@@ -50,14 +50,20 @@ def world_interval(
     Returns:
       None: nothing is known.
     """
-    rng, W = np.random.default_rng(1), len(value_WT)
-    draws = ((rng.integers(W, size=W), index_T) for index_T in index_RT)
-    cells = (value_WT[np.ix_(index_W, index_T)] for index_W, index_T in draws)
-    known = (drawn[np.isfinite(drawn)] for drawn in cells)
-    means = [values.mean() for values in known if len(values)]
-    return _percentiles(means) if means else None
+    W, T = value_WT.shape
+    rng = np.random.default_rng(1)
+    # How often each is drawn; the mean of all drawn cells that are known.
+    count_RW = rng.multinomial(W, np.full(W, 1.0 / W), size=len(index_RT))
+    count_RT = np.stack([np.bincount(index_T, minlength=T) for index_T in index_RT])
+    known_WT = np.isfinite(value_WT)
+    total_R, cells_R = (
+        np.sum((count_RW @ array_WT) * count_RT, axis=1)
+        for array_WT in (np.where(known_WT, value_WT, 0.0), known_WT.astype(float))
+    )
+    drawn_R = cells_R > 0
+    return _percentiles(total_R[drawn_R] / cells_R[drawn_R]) if any(drawn_R) else None
 
 
-def _percentiles(values: Sequence[float]) -> list[float]:
+def _percentiles(values: Sequence[float] | np.ndarray) -> list[float]:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return [float(low), float(high)]

@@ -135,7 +135,7 @@ def smoke() -> Settings:
         max_abilities=2,
         min_examples=40,
         max_examples=80,
-        tasks=("lcm", "gcd", "products", "simple_equations", "time_intervals"),
+        tasks=("lcm", "gcd", "count_primes", "simple_equations", "time_intervals"),
         support=16,
         test=8,
         vocab_size=400,
