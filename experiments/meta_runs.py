@@ -60,8 +60,9 @@ def run_config(
             path=str(ability_path(folder, seed, name)),
             single_reference=True,
         )
-        held_out = dict(mix_val=settings.support, test=settings.test)
-        config.abilities[name] = ability({"rows": rows}, **held_out)
+        config.abilities[name] = ability(
+            {"rows": rows}, mix_val=settings.support, test=settings.test
+        )
     steps = max(training.steps // EVALUATIONS, 1)
     config.run.update(num_steps=training.steps, eval_every=steps, save_every=steps)
     # All of them: the target is measured on each, once the run is over.

@@ -162,8 +162,9 @@ def _summed_up(found: dict[tuple[str, str, str], Agreement]) -> dict[str, Any]:
 
     def value_WT(name: str) -> np.ndarray:
         array_WT = np.full((len(worlds), len(tasks)), np.nan)
-        for (world, *task), one in found.items():
-            array_WT[worlds.index(world), tasks.index(tuple(task))] = getattr(one, name)
+        for (world, category, task), one in found.items():
+            t = tasks.index((category, task))
+            array_WT[worlds.index(world), t] = getattr(one, name)
         return array_WT
 
     arrays = {name: value_WT(name) for name in NUMBERS}
