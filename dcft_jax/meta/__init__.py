@@ -4,6 +4,8 @@ from pathlib import Path
 
 from dcft_jax.meta.embed import embed
 from dcft_jax.meta.experience import (
+    LEARNT_FROM,
+    PROVED,
     Outcome,
     Record,
     add_embedding,
@@ -23,8 +25,10 @@ EXPERIENCE = Path(__file__).with_name("shipped") / "experience.sqlite.gz"
 
 __all__ = [
     "EXPERIENCE",
+    "LEARNT_FROM",
     "MAX_SUPPORT",
     "MIN_SUPPORT",
+    "PROVED",
     "SHIPPED",
     "Features",
     "Fitted",

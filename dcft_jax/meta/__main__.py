@@ -3,11 +3,13 @@
 python -m dcft_jax.meta collect --store runs/experience.sqlite --worlds 0-23
 python -m dcft_jax.meta fit --store runs/experience.sqlite --out meta.safetensors
 python -m dcft_jax.meta report --json
+python -m dcft_jax.meta interpolate
 python -m dcft_jax.meta predict --config configs/quickstart.py --support task.jsonl
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -19,11 +21,21 @@ from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from dcft_jax.evaluation import emerging
-from dcft_jax.meta import EXPERIENCE, cases, merge, open_store, save
+from dcft_jax.meta import (
+    EXPERIENCE,
+    LEARNT_FROM,
+    PROVED,
+    cases,
+    merge,
+    open_store,
+    save,
+)
+from dcft_jax.meta.agreement import agreements, show_agreements
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import collect
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features
 from dcft_jax.meta.fit import Options, fit
+from dcft_jax.meta.measured import show_measured
 from dcft_jax.meta.picture import save_picture
 from dcft_jax.meta.prove import prove
 from dcft_jax.meta.regret import solve
@@ -43,6 +55,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument("--store", type=Path, required=True, help="an SQLite file")
     one.add_argument("--worlds", type=worlds, required=True, help="such as 0-23")
     one.add_argument("--work", type=Path, help="for what goes on after a stop")
+    one.add_argument(
+        "--specialist-rank", type=int, default=0, help="measure interpolated adapters"
+    )
     one.add_argument("--smoke", action="store_true", help="as small as it gets")
     one = commands.add_parser("prove", help="train what the methods choose")
     one.add_argument("--store", type=Path, required=True, help="an SQLite file")
@@ -66,6 +81,17 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     one.add_argument("--figure", type=Path, help="a PNG or SVG file to draw it into")
     one.add_argument("--no-ablation", action="store_true", help="the main table only")
+    one = commands.add_parser(
+        "interpolate", help="do interpolated specialists rank mixtures as training does"
+    )
+    _add_store(one)
+    one.add_argument("--json", action="store_true", help="JSON, and nothing else")
+    one.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["all"],
+        help='"all" (default), "emerging", or names',
+    )
     one = commands.add_parser("merge", help="add what other stores hold")
     one.add_argument("--into", type=Path, required=True)
     one.add_argument("stores", type=Path, nargs="+")
@@ -106,15 +132,17 @@ def worlds(text: str) -> list[int]:
     return found
 
 
-def read_cases(stores: Sequence[Path]) -> list[Case]:
-    """Of all stores together.
+def read_cases(
+    stores: Sequence[Path], sources: Sequence[str] = LEARNT_FROM
+) -> list[Case]:
+    """Of all stores together, models of these sources.
 
     Raises:
       FileNotFoundError, ValueError: see `merge`, or there is no case in them.
     """
     with contextlib.closing(open_store(":memory:")) as store:
         merge(store, stores)
-        found = cases(store)
+        found = cases(store, sources=sources)
     if not found:
         names = ", ".join(map(str, stores))
         raise ValueError(
@@ -125,7 +153,9 @@ def read_cases(stores: Sequence[Path]) -> list[Case]:
 
 
 def run_collect(args: argparse.Namespace) -> None:
-    settings = smoke() if args.smoke else Settings()
+    settings = dataclasses.replace(
+        smoke() if args.smoke else Settings(), specialist_rank=args.specialist_rank
+    )
     collect(settings, args.store, args.worlds, args.work, Console(stderr=True))
 
 
@@ -164,6 +194,7 @@ def run_report(args: argparse.Namespace) -> None:
             seeds=range(args.seeds),
             ablation_seeds=() if args.no_ablation else range(min(args.seeds, 2)),
             test_tasks=test_tasks(args.tasks),
+            proved=read_cases(args.store, PROVED),
             progress=status.update,
         )
     if args.figure:
@@ -172,6 +203,28 @@ def run_report(args: argparse.Namespace) -> None:
         print(json.dumps(table, indent=2))
     else:
         Console().print(show(table))
+        Console().print(show_measured(table["proved"]))
+
+
+def run_interpolate(args: argparse.Namespace) -> None:
+    trained = read_cases(args.store, ["population"])
+    found = {}
+    for source, title in INTERPOLATED.items():
+        with contextlib.closing(open_store(":memory:")) as store:
+            merge(store, args.store)
+            mixed = cases(store, sources=[source])
+        if mixed:
+            found[title] = agreements(trained, mixed, test_tasks(args.tasks))
+    if not found:
+        names = ", ".join(map(str, args.store))
+        raise ValueError(
+            f"--store {names}: no interpolated models; `collect` makes some"
+        )
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return
+    for title, one in found.items():
+        Console().print(show_agreements(one, f"Interpolated {title}"))
 
 
 def test_tasks(names: Sequence[str]) -> list[str] | None:
@@ -254,7 +307,10 @@ def _config(args: argparse.Namespace, rest: Sequence[str]) -> ConfigDict:
     return config
 
 
+# Source of the models -> what was interpolated.
+INTERPOLATED = {"interpolated": "specialists", "interpolated-lora": "adapters"}
 COMMANDS = {
+    "interpolate": run_interpolate,
     "collect": run_collect,
     "prove": run_prove,
     "fit": run_fit,

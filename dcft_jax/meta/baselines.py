@@ -38,6 +38,13 @@ def proportional(
 def mean_mixture(
     train: Sequence[Solved], case: Case, prior_K: np.ndarray
 ) -> np.ndarray:
+    """See `mean_of_best`."""
+    return mean_of_best(train, case.abilities, prior_K)
+
+
+def mean_of_best(
+    train: Sequence[Solved], abilities: Sequence[str], prior_K: np.ndarray
+) -> np.ndarray:
     """The mean of the best mixtures of the training cases, ability by ability.
 
     Worlds differ in their abilities, so means are of one ability's weight, over the
@@ -56,7 +63,7 @@ def mean_mixture(
             shares.setdefault(name, []).append(share)
     ratios = [
         float(np.mean(best[name]) / np.mean(shares[name])) if name in best else 1.0
-        for name in case.abilities
+        for name in abilities
     ]
     raw_K = np.asarray(prior_K, np.float64) * np.array(ratios)
     return raw_K / raw_K.sum()

@@ -30,6 +30,7 @@ from dcft_jax.meta.experience import (
     Record,
     add_embedding,
     add_run,
+    count_models,
     embedded_tasks,
     open_store,
 )
@@ -39,6 +40,7 @@ from dcft_jax.meta.measure import measure, pack_halves
 from dcft_jax.meta.plan import make_bank, make_plan
 from dcft_jax.meta.population import Trained, score, train_population
 from dcft_jax.meta.population_state import Results
+from dcft_jax.meta.specialists import adapter_specialists
 from dcft_jax.meta.worlds import Settings, World, draw_mixtures, draw_world
 from dcft_jax.models import ModelConfig, init
 
@@ -69,7 +71,7 @@ def collect(
     folder = Path(work_dir or f"{store_path}.work") / settings.identity
     store = open_store(store_path)
     try:
-        todo = [i for i in worlds if not _is_done(store, settings, i)]
+        todo = [i for i in worlds if _steps_left(store, settings, i)]
         columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             skipped = len(worlds) - len(todo)
@@ -77,7 +79,7 @@ def collect(
                 progress.console.print(f"{skipped} worlds are in the store already")
             if not todo:
                 return
-            total = len(todo) * settings.training.steps
+            total = sum(_steps_left(store, settings, i) for i in todo)
             bar = progress.add_task("steps of populations", total=total)
             lab, started_s = make_lab(settings, folder), time.monotonic()
             for number, index in enumerate(todo, 1):
@@ -101,11 +103,38 @@ def _stops(settings: Settings) -> list[int]:
     return sorted({*settings.training.stops, settings.training.steps})
 
 
-def _is_done(store: sqlite3.Connection, settings: Settings, index: int) -> bool:
+def _steps_left(store: sqlite3.Connection, settings: Settings, index: int) -> int:
+    """To train a population, and specialists."""
+    missing = not _has_population(store, settings, index)
+    specialists = settings.specialist_rank > 0 and not _has_specialists(
+        store, settings, index
+    )
+    return settings.training.steps * (missing + specialists)
+
+
+def _has_population(store: sqlite3.Connection, settings: Settings, index: int) -> bool:
     """The embeddings of the last budget are added last."""
     last = world_name(settings, index, settings.training.steps)
     tasks = _tasks(settings, draw_world(settings, index))
     return set(embedded_tasks(store, last)) == set(tasks)
+
+
+def _has_specialists(store: sqlite3.Connection, settings: Settings, index: int) -> bool:
+    """Raises ValueError if there are some of another rank."""
+    last, name = world_name(settings, index, settings.training.steps), _lora(settings)
+    found = count_models(store, last, "interpolated-lora")
+    if found.keys() - {name}:
+        raise ValueError(
+            f"specialist_rank={settings.specialist_rank}, but world {index} has "
+            f"adapters of other settings in the store ({', '.join(found)}); take "
+            "another store"
+        )
+    return found.get(name, 0) == settings.models
+
+
+def _lora(settings: Settings) -> str:
+    """The `config_hash` of records of interpolated adapters."""
+    return f"{settings.identity}-rank{settings.specialist_rank}"
 
 
 def _tasks(settings: Settings, world: World) -> list[str]:
@@ -120,23 +149,63 @@ def collect_world(
     world: World,
     advance: Callable[[int], None],
 ) -> None:
-    """Trains one world and adds it to the store."""
-    settings, base = lab.settings, make_base(lab, world.base)
+    """Trains what is missing of one world and adds it to the store."""
     rows = world_rows(lab, world)
+    if not _has_population(store, lab.settings, world.number):
+        _add_population(lab, store, world, rows, advance)
+    rank = lab.settings.specialist_rank
+    if rank and not _has_specialists(store, lab.settings, world.number):
+        base = make_base(lab, world.base)
+        path = lab.folder / f"world-{world.number:04d}-rank{rank}.npz"
+        specialists = adapter_specialists(lab, base, rows, rank, path, advance)
+        _add_interpolated(
+            *(lab, store, world, rows, base, specialists),
+            *("interpolated-lora", _lora(lab.settings)),
+        )
+
+
+def _add_population(
+    lab: Lab, store, world: World, rows: Sequence[Rows], advance: Callable[[int], None]
+) -> None:
+    settings, base = lab.settings, make_base(lab, world.base)
     size_K = [len(one) for one in rows]
     weights_NK, seed_N = draw_mixtures(settings, world, size_K)
     state_path = lab.folder / f"world-{world.number:04d}.npz"
-    before, trained = train_mixtures(
+    trained = train_mixtures(
         lab, store, world, rows, weights_NK, seed_N, state_path, advance
     )
     if settings.interpolate:
         vertices = jax.tree.map(lambda x: x[: len(rows)], trained.params)
-        mixed = interpolate(base, vertices, weights_NK)
-        after = score(lab.population, mixed, list(lab.test.values()), BATCH)
-        step, tried = settings.training.steps, (weights_NK, seed_N)
-        _add_models(lab, store, world, step, "interpolated", tried, before, after)
+        _add_interpolated(lab, store, world, rows, base, vertices, "interpolated")
     _add_embeddings(lab, store, world, base, size_K)
     state_path.unlink(missing_ok=True)
+
+
+def _add_interpolated(
+    lab: Lab,
+    store,
+    world: World,
+    rows: Sequence[Rows],
+    base: Any,
+    specialists: Any,
+    source: str,
+    config_hash: str | None = None,
+) -> None:
+    """Interpolates to the mixtures of the population and measures what that gives."""
+    tried = draw_mixtures(lab.settings, world, [len(one) for one in rows])
+    tests = list(lab.test.values())
+    before = score_base(lab, base)
+    mixed = interpolate(base, specialists, tried[0])
+    after = score(lab.population, mixed, tests, BATCH)
+    step = lab.settings.training.steps
+    _add_models(
+        lab, store, world, step, source, tried, before, after, config_hash=config_hash
+    )
+
+
+def score_base(lab: Lab, base: Any) -> Results:
+    one = jax.tree.map(lambda x: x[None], base)
+    return score(lab.population, one, list(lab.test.values()), BATCH)
 
 
 def world_rows(lab: Lab, world: World) -> list[Rows]:
@@ -156,17 +225,13 @@ def train_mixtures(
     seed_N: np.ndarray,
     state_path: Path,
     advance: Callable[[int], None],
-) -> tuple[Results, Trained]:
-    """Trains a population of the world and adds what came of each model to the store.
-
-    Returns:
-      What the base scores, and the population.
-    """
+    source: str = "population",
+) -> Trained:
+    """Trains a population of the world and adds what came of each model."""
     settings, base = lab.settings, make_base(lab, world.base)
     bank = make_bank(rows, 2 ** int(np.ceil(np.log2(sum(map(len, rows))))))
     plan = make_plan(weights_NK, seed_N.tolist(), rows, settings.training)
-    tests = list(lab.test.values())
-    before = score(lab.population, jax.tree.map(lambda x: x[None], base), tests, BATCH)
+    tests, before = list(lab.test.values()), score_base(lab, base)
     trained = train_population(
         lab.population,
         base,
@@ -179,12 +244,20 @@ def train_mixtures(
     )
     tried = (weights_NK, seed_N)
     for step, after in trained.results.items():
-        _add_models(lab, store, world, step, "population", tried, before, after)
-    return before, trained
+        _add_models(lab, store, world, step, source, tried, before, after)
+    return trained
 
 
 def _add_models(
-    lab: Lab, store, world: World, step: int, source: str, tried, before, after
+    lab: Lab,
+    store,
+    world: World,
+    step: int,
+    source: str,
+    tried,
+    before,
+    after,
+    config_hash: str | None = None,
 ) -> None:
     """`tried`: weights_NK and seed_N; `before`, `after`: of the base and the models."""
     settings = lab.settings
@@ -200,7 +273,7 @@ def _add_models(
             parameters=count,
             seed=int(seed),
             outcomes=_outcomes(lab, world, n, before, after),
-            config_hash=settings.identity,
+            config_hash=config_hash or settings.identity,
             versions=_versions(),
             created=now,
         )

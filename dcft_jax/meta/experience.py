@@ -25,6 +25,8 @@ from dcft_jax.meta.store import (
 )
 
 __all__ = [
+    "LEARNT_FROM",
+    "PROVED",
     "SCHEMA_VERSION",
     "SOURCES",
     "Outcome",
@@ -40,7 +42,9 @@ __all__ = [
     "record_id",
 ]
 
-SOURCES = ("run", "population", "interpolated")
+SOURCES = ("run", "population", "proof", "interpolated", "interpolated-lora")
+LEARNT_FROM = ("run", "population")
+PROVED = (*LEARNT_FROM, "proof")  # all that were trained on their mixture
 
 
 class Outcome(NamedTuple):
@@ -66,8 +70,9 @@ class Record(NamedTuple):
 
     Attributes:
         world: names base, abilities and budget.
-        source: of `SOURCES`: a full run, one of a population of small models, or a
-            model whose weights were interpolated and not trained.
+        source: of `SOURCES`: a full run; one of a population of small models; one
+            trained on what a method chose (`prove`); or a model whose weights were
+            interpolated and not trained, from specialists or from their adapters.
         weights_K: the mixture, averaged over the run.
         weight_path: (step, weights) as they changed; empty if they did not.
         budget: tokens trained on.
@@ -150,9 +155,13 @@ def add_embedding(
         insert(store, "embeddings", [row])
 
 
-def count_models(store: sqlite3.Connection, world: str, source: str) -> int:
-    query = "SELECT COUNT(*) FROM models WHERE world = ? AND source = ?"
-    return store.execute(query, (world, source)).fetchone()[0]
+def count_models(store: sqlite3.Connection, world: str, source: str) -> dict[str, int]:
+    """How many there are of each `config_hash`."""
+    query = (
+        "SELECT config_hash, COUNT(*) FROM models WHERE world = ? AND source = ? "
+        "GROUP BY config_hash"
+    )
+    return dict(store.execute(query, (world, source)).fetchall())
 
 
 def embedded_tasks(store: sqlite3.Connection, world: str) -> list[str]:
@@ -163,7 +172,7 @@ def embedded_tasks(store: sqlite3.Connection, world: str) -> list[str]:
 def cases(
     store: sqlite3.Connection,
     min_models: int = 4,
-    sources: Sequence[str] = ("run", "population"),
+    sources: Sequence[str] = LEARNT_FROM,
 ) -> list[Case]:
     """One case for each embedded task of each world, in the order of their names.
 

@@ -27,20 +27,3 @@ def interpolate(base: Any, specialists: Any, weights_NK: np.ndarray) -> Any:
         return whole + jnp.tensordot(w_NK, special_K - whole, 1, precision=highest)
 
     return jax.tree.map(mix, base, specialists)
-
-
-def rank_correlation(x_NT: np.ndarray, y_NT: np.ndarray) -> np.ndarray:
-    """Spearman's rho of every column, float64 [T]; nan if one of them is constant."""
-    rank_NT, other_NT = _ranks(x_NT), _ranks(y_NT)
-    rank_NT = rank_NT - rank_NT.mean(axis=0)
-    other_NT = other_NT - other_NT.mean(axis=0)
-    scale_T = np.sqrt((rank_NT**2).sum(axis=0) * (other_NT**2).sum(axis=0))
-    scale_T = np.where(scale_T > 0, scale_T, np.nan)
-    return (rank_NT * other_NT).sum(axis=0) / scale_T
-
-
-def _ranks(x_NT: np.ndarray) -> np.ndarray:
-    """Of every column; equal values have their mean rank."""
-    below_NT = (x_NT[:, None] > x_NT).sum(axis=1)
-    equal_NT = (x_NT[:, None] == x_NT).sum(axis=1)
-    return below_NT + (equal_NT - 1) / 2

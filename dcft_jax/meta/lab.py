@@ -21,7 +21,7 @@ from dcft_jax.meta.worlds import Settings, base_families
 from dcft_jax.models import ModelConfig, init
 
 BASE_EXAMPLES = 200  # of each family, for the tokenizer and the bases
-_make_population = functools.lru_cache(make_population)
+cached_population = functools.lru_cache(make_population)
 
 
 class Lab(NamedTuple):
@@ -52,15 +52,15 @@ def make_lab(settings: Settings, folder: Path) -> Lab:
     model = proxy_model(tokenizer.vocab_size, settings.width, settings.num_layers)
     support, test = {}, {}
     for task in settings.tasks:
-        drawn = _fitting(task, "support", settings.support, tokenizer, settings)
+        drawn = fitting(task, "support", settings.support, tokenizer, settings)
         support[task] = pack_halves(drawn, tokenizer, settings.seq_len)
-        drawn = _fitting(task, "test", settings.test, tokenizer, settings)
+        drawn = fitting(task, "test", settings.test, tokenizer, settings)
         test[task] = _pack(drawn, tokenizer, settings)
-    population = _make_population(model, settings.training, settings.max_predicted)
+    population = cached_population(model, settings.training, settings.max_predicted)
     return Lab(settings, folder, tokenizer, model, population, support, test)
 
 
-def _fitting(
+def fitting(
     task: str, split: str, count: int, tokenizer: Tokenizer, settings: Settings
 ) -> list[Example]:
     """Those of the examples that are no longer than a row, most of them."""
@@ -128,11 +128,16 @@ def make_base(lab: Lab, number: int) -> Any:
 
 
 def pack_ability(lab: Lab, names: Sequence[str], count: int) -> Rows:
-    """Train rows; the examples are shared out evenly among the families."""
-    drawn = [
+    """The train rows of `ability_examples`."""
+    return _pack(ability_examples(lab, names, count), lab.tokenizer, lab.settings)
+
+
+def ability_examples(lab: Lab, names: Sequence[str], count: int) -> list[Example]:
+    """Train examples, shared out evenly among the families."""
+    return [
         example
         for number, name in enumerate(names)
-        for example in _fitting(
+        for example in fitting(
             name,
             "train",
             max((count + number) // len(names), 1),
@@ -140,7 +145,6 @@ def pack_ability(lab: Lab, names: Sequence[str], count: int) -> Rows:
             lab.settings,
         )
     ]
-    return _pack(drawn, lab.tokenizer, lab.settings)
 
 
 def describe(lab: Lab, names: Sequence[str], split: str) -> list[Example]:
@@ -149,5 +153,5 @@ def describe(lab: Lab, names: Sequence[str], split: str) -> list[Example]:
     return [
         example
         for name in names
-        for example in _fitting(name, split, each, lab.tokenizer, lab.settings)
+        for example in fitting(name, split, each, lab.tokenizer, lab.settings)
     ]

@@ -10,7 +10,7 @@ from dcft_jax.meta.case import Case
 from dcft_jax.meta.features import keep_parts
 from dcft_jax.meta.fit import DEFAULT, Options, fit
 from dcft_jax.meta.predict import predict, size_prior
-from dcft_jax.meta.regret import Solved, measured_mixtures
+from dcft_jax.meta.regret import Solved, mean_over_seeds, measured_mixtures
 from dcft_jax.meta.surrogate import evaluate
 
 NEAR = 0.05  # total variation between a mixture and one that was measured
@@ -24,6 +24,9 @@ class Row(NamedTuple):
         relative: over the spread of the case's losses.
         measured: by the models that were trained: the loss of the mixture nearest to
             it, mean over seeds, less that of the best; nan where none is within `NEAR`.
+        measured_relative: over the spread of the case's losses.
+        measured_accuracy: the best exact match of a mixture, mean over seeds, less
+            that of the nearest; nan also where it was not measured.
         trusted: False: the prior, because the network did not trust itself.
         seed: of the ensemble; 0 for methods without one.
     """
@@ -36,6 +39,8 @@ class Row(NamedTuple):
     regret: float
     relative: float
     measured: float
+    measured_relative: float
+    measured_accuracy: float
     trusted: bool
     seed: int
 
@@ -49,6 +54,7 @@ def leave_one_category_out(
     part: str = "all",
     teachers: Sequence[Solved] | None = None,
     test_tasks: Collection[str] | None = None,
+    proved: Sequence[Case] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
     """For every category: learns from the others, chooses mixtures for its tasks.
@@ -64,6 +70,9 @@ def leave_one_category_out(
       teachers: the same cases with the laws that are learnt from; None: `solved`.
       test_tasks: the tasks to test on, which are then never learnt from; None: all
         tasks, in turn.
+      proved: cases of all models to look for a chosen mixture in, also of those that
+        nothing is learnt from (see `prove`); a case that is not there is looked for in
+        its own models.
       progress: is told what comes next.
 
     Raises:
@@ -73,6 +82,12 @@ def leave_one_category_out(
     teachers = solved if teachers is None else teachers
     solved, teachers = _only(part, solved), _only(part, teachers)
     reserved = frozenset(test_tasks or ())
+    trained = {(case.world, case.task): case for case in proved}
+
+    def row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> Row:
+        known = trained.get((one.case.world, one.case.task), one.case)
+        return _row(one, known, weights_K, trusted, method, seed)
+
     rows = []
     for category in _categories(solved, test_tasks):
         train = [
@@ -91,7 +106,7 @@ def leave_one_category_out(
         ]
         progress(f"{category}: {len(train)} cases to learn from, {len(test)} to test")
         rows += [
-            _row(one, *_chosen(method, train, one), name)
+            row(one, _chosen(method, train, one), True, name)
             for name, method in methods.items()
             for one in test
         ]
@@ -101,18 +116,23 @@ def leave_one_category_out(
                 features = one.case.features
                 prior_K = size_prior(fitted, features.size_K)
                 found = predict(fitted, features, prior_K)
-                rows.append(_row(one, found.weights_K, found.trusted, "meta", seed))
+                rows.append(row(one, found.weights_K, found.trusted, "meta", seed))
     return rows
 
 
-def measured_regret(case: Case, weights_K: np.ndarray) -> float:
-    """See `Row.measured`."""
+def measured_regret(case: Case, weights_K: np.ndarray) -> tuple[float, float]:
+    """In loss and in accuracy, see `Row.measured` and `Row.measured_accuracy`."""
     tried_UK, loss_U = measured_mixtures(case)
+    accuracy_U = mean_over_seeds(case, case.accuracy_N)
     away_U = 0.5 * np.abs(tried_UK - weights_K).sum(axis=1)
     nearest = int(np.argmin(away_U))
     if away_U[nearest] > NEAR:
-        return float("nan")
-    return float(loss_U[nearest] - loss_U.min())
+        return float("nan"), float("nan")
+    best = np.fmax.reduce(accuracy_U)
+    return (
+        float(loss_U[nearest] - loss_U.min()),
+        float(best - accuracy_U[nearest]),
+    )
 
 
 def _categories(solved: Sequence[Solved], test_tasks: Collection[str] | None):
@@ -138,15 +158,18 @@ def _only(part: str, solved: Sequence[Solved]) -> list[Solved]:
     ]
 
 
-def _chosen(method: Method, train: Sequence[Solved], one: Solved):
+def _chosen(method: Method, train: Sequence[Solved], one: Solved) -> np.ndarray:
     prior_K = proportional(train, one.case, one.best_K)
-    return method(train, one.case, prior_K), True
+    return method(train, one.case, prior_K)
 
 
-def _row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> Row:
+def _row(
+    one: Solved, known: Case, weights_K, trusted: bool, method: str, seed: int
+) -> Row:
     weights_K = np.asarray(weights_K, np.float64)
     weights_K = weights_K / weights_K.sum()
     cost = float(evaluate(one.law, weights_K)) - one.minimum
+    measured, measured_accuracy = measured_regret(known, weights_K)
     return Row(
         method=method,
         world=one.case.world,
@@ -155,7 +178,9 @@ def _row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> R
         weights_K=weights_K,
         regret=cost,
         relative=cost / one.spread,
-        measured=measured_regret(one.case, weights_K),
+        measured=measured,
+        measured_relative=measured / one.spread,
+        measured_accuracy=measured_accuracy,
         trusted=trusted,
         seed=seed,
     )

@@ -213,7 +213,11 @@ def _passes(
             gradient=gradient,
         )
 
-    halves = jax.lax.map(jax.vmap(half), rows_GSRL, batch_size=TOGETHER)
+    # JAX cannot join the gradients of groups that are left over to those of the others
+    # if a mesh axis splits a single head of keys: none may be left over.
+    left_over = rows_GSRL["tokens"].shape[0] % TOGETHER
+    together = 1 if left_over else TOGETHER
+    halves = jax.lax.map(jax.vmap(half), rows_GSRL, batch_size=together)
     gradient = halves.pop("gradient")
     gradient_S = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), gradient)
     num_groups = halves["count"].shape[0]

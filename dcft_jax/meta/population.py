@@ -29,7 +29,7 @@ from dcft_jax.meta.population_state import (
     state_key,
 )
 from dcft_jax.meta.segments import segment_sums
-from dcft_jax.models import ModelConfig, score_responses
+from dcft_jax.models import ModelConfig, combine, score_responses, split
 
 
 class Population(NamedTuple):
@@ -56,22 +56,24 @@ def make_population(
     """Nothing is computed yet.
 
     Args:
-      model: the decoder.
+      model: the decoder; of one with adapters only these are trained.
       training: of which only weight decay and clipping count here.
       max_predicted: response tokens that a row has at most; None: L. See
         `score_responses`.
     """
     optimizer = _optimizer(training)
 
-    def loss(params: Any, rows: dict[str, jax.Array], scale_B: jax.Array) -> jax.Array:
+    def loss(trained: Any, frozen: Any, rows: dict[str, jax.Array], scale_B: jax.Array):
+        params = combine(frozen, trained)
         nll_BL, _, _ = score_responses(model, params, rows, max_predicted=max_predicted)
         return jnp.sum(jnp.sum(nll_BL, axis=1) * scale_B)
 
     def step(params, opt_state, rows, scale_B, rate):
-        gradient = jax.grad(loss)(params, rows, scale_B)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-        return params, opt_state
+        trained, frozen = split(params)
+        gradient = jax.grad(loss)(trained, frozen, rows, scale_B)
+        updates, opt_state = optimizer.update(gradient, opt_state, trained)
+        trained = jax.tree.map(lambda p, u: p - rate * u, trained, updates)
+        return combine(frozen, trained), opt_state
 
     @partial(jax.jit, donate_argnums=0)
     def chunk(state, bank, row_TNB, scale_TNB, rate_T):
@@ -222,7 +224,7 @@ def train_population(
 def _start(base: Any, training: Training, num_models: int) -> tuple[Any, Any]:
     optimizer = _optimizer(training)
     params = jax.tree.map(lambda x: jnp.repeat(x[None], num_models, axis=0), base)
-    return params, jax.vmap(optimizer.init)(params)
+    return params, jax.vmap(optimizer.init)(split(params)[0])
 
 
 def _shardings(devices: Sequence[Any] | None) -> tuple[Any, Any]:

@@ -3,7 +3,8 @@
 Regret by a surrogate law is a guess. Here every mixture that a method chooses for a
 task of a category left out is trained, in the world it was chosen for and with the data
 order of the sweep there, and added to the store: `report` then finds a trained model at
-the mixture of every method.
+the mixture of every method. Nothing is learnt from these models (source "proof"), so
+that the methods choose the same mixtures once they are there.
 """
 
 import os
@@ -16,7 +17,7 @@ from rich.progress import Progress, TimeRemainingColumn
 
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import train_mixtures, world_name, world_rows
-from dcft_jax.meta.experience import cases, open_store
+from dcft_jax.meta.experience import PROVED, cases, open_store
 from dcft_jax.meta.fit import DEFAULT, Options
 from dcft_jax.meta.lab import make_lab
 from dcft_jax.meta.leave_out import leave_one_category_out
@@ -48,8 +49,8 @@ def prove(
     """
     store = open_store(store_path)
     try:
-        known = cases(store)
-        chosen = chosen_mixtures(settings, known, worlds, tasks, options)
+        known, proved = cases(store), cases(store, sources=PROVED)
+        chosen = chosen_mixtures(settings, known, proved, worlds, tasks, options)
         blocks = {
             index: blocks_of(weights_NK, settings.models)
             for index, weights_NK in chosen.items()
@@ -68,6 +69,7 @@ def prove(
                     train_mixtures(
                         *(lab, store, world, rows, weights_NK, seed_N, path),
                         lambda steps: progress.advance(bar, steps),
+                        source="proof",
                     )
                     path.unlink(missing_ok=True)
     finally:
@@ -78,16 +80,20 @@ def prove(
 def chosen_mixtures(
     settings: Settings,
     known: Sequence[Case],
+    proved: Sequence[Case],
     worlds: Sequence[int],
     tasks: Collection[str],
     options: Options = DEFAULT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[int, np.ndarray]:
-    """World -> the mixtures of all methods for all tasks, [N, K], but the measured."""
+    """World -> the mixtures of all methods for all tasks, [N, K], but the measured.
+
+    `known`: what is learnt from; `proved`: also what has been trained before.
+    """
     names = {
         world_name(settings, index, settings.training.steps): index for index in worlds
     }
-    by_world = {case.world: case for case in known}
+    by_world = {case.world: case for case in proved}
     missing = [index for name, index in names.items() if name not in by_world]
     if missing:
         raise ValueError(f"worlds {missing} are not in the store; `collect` them first")

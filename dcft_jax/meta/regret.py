@@ -39,12 +39,17 @@ def solve(cases: Sequence[Case], kind: str = "two-domain") -> list[Solved]:
     """Fits the law of every case and finds its minimum; see `fit_laws` for errors."""
     solved = []
     for case, law in zip(cases, fit_laws(kind, cases), strict=True):
-        low, high = np.quantile(np.asarray(case.loss_N, np.float64), [0.1, 0.9])
-        spread = max(float(high - low), 1e-6)
+        spread = spread_of(case)
         prior_K = case.features.size_K / np.sum(case.features.size_K)
         best_K = _minimise(anchored(law, spread, prior_K), len(prior_K))
         solved.append(Solved(case, law, minimum(law), spread, best_K))
     return solved
+
+
+def spread_of(case: Case) -> float:
+    """10 to 90 % range of the losses that were measured, nats; positive."""
+    low, high = np.quantile(np.asarray(case.loss_N, np.float64), [0.1, 0.9])
+    return max(float(high - low), 1e-6)
 
 
 def minimum(law: Law) -> float:
@@ -84,14 +89,16 @@ def anchored(
 
 def measured_mixtures(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Distinct mixtures [U, K] of a case and their losses [U], averaged over seeds."""
-    group_N = same_mixture(case)
-    count_U = np.bincount(group_N)
-    loss_U = np.bincount(group_N, weights=case.loss_N) / count_U
     weights_UK = np.stack(
-        [np.bincount(group_N, weights=w_N) / count_U for w_N in case.weights_NK.T],
-        axis=1,
+        [mean_over_seeds(case, w_N) for w_N in case.weights_NK.T], axis=1
     )
-    return weights_UK, loss_U
+    return weights_UK, mean_over_seeds(case, case.loss_N)
+
+
+def mean_over_seeds(case: Case, value_N: np.ndarray) -> np.ndarray:
+    """Of the models of each distinct mixture, [U]; nan where one of them is."""
+    group_N = same_mixture(case)
+    return np.bincount(group_N, weights=value_N) / np.bincount(group_N)
 
 
 def same_mixture(case: Case) -> np.ndarray:

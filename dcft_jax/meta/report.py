@@ -8,18 +8,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from dcft_jax.meta.bootstrap import draw_tasks, interval
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.domain import experience_hash
 from dcft_jax.meta.features import PARTS
 from dcft_jax.meta.fit import DEFAULT, Options
 from dcft_jax.meta.held_out import held_out_errors, summarise
 from dcft_jax.meta.leave_out import Row, leave_one_category_out
+from dcft_jax.meta.measured import measured_table
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.seed_noise import seed_noise
 from dcft_jax.meta.surrogate import KINDS
-
-RESAMPLES = 2000
-LEVEL = 0.95
 
 
 def report(
@@ -30,6 +29,7 @@ def report(
     seeds: Sequence[int] = range(5),
     ablation_seeds: Sequence[int] = range(2),
     test_tasks: Collection[str] | None = None,
+    proved: Sequence[Case] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Leave-one-category-out of all methods, ablations, and errors of the surrogates.
@@ -41,7 +41,7 @@ def report(
       options: of the fits.
       seeds: of the ensembles.
       ablation_seeds: of the ensembles of the ablations; none: no ablations.
-      test_tasks: see `leave_one_category_out`.
+      test_tasks, proved: see `leave_one_category_out`.
       progress: is told what comes next.
 
     Returns:
@@ -50,6 +50,7 @@ def report(
       with its interval and, of "meta" less each other method, `difference`;
       `measured`: of trained models at nearly the mixture, and how many cases have one
       (counted for each seed; other cases for each method, so compare with care);
+      `proved`: on the cases where every method has one, see `measured_table`;
       `seed_noise`: see there; `trusted`: share of the cases in which the network
       trusted itself.
 
@@ -65,12 +66,14 @@ def report(
             solved,
             options=options,
             test_tasks=test_tasks,
+            proved=proved,
             progress=lambda text: progress(f"{about}: {text}"),
             **more,
         )
 
     rows = rows_of("all methods", seeds=seeds)
     found = table_of(rows) | {
+        "proved": measured_table(rows),
         "surrogate": {"kind": kind, "held_out": surrogates},
         "seed_noise": seed_noise(cases),
         "experience": experience_hash(cases),
@@ -92,13 +95,11 @@ def report(
 def table_of(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows summed up by method; see `report`.
 
-    A task counts once, with its mean over worlds and seeds. Intervals are percentiles
-    of a bootstrap of clusters: categories are drawn, then tasks of each (Davison and
-    Hinkley 1997, section 3.8). They are too narrow for fewer than about ten categories.
+    A task counts once, with its mean over worlds and seeds. Intervals: `draw_tasks`.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     tasks = sorted({(row.category, row.task) for row in rows})
-    index_RT = _resampled([category for category, _ in tasks])
+    index_RT = draw_tasks([category for category, _ in tasks])
     found: dict[str, Any] = {
         "regret": {},
         "regret_interval": {},
@@ -115,12 +116,12 @@ def table_of(rows: Sequence[Row]) -> dict[str, Any]:
         regret_T = _by_task(rows, method, tasks, "regret")
         for name, value_T in (("regret", regret_T), ("relative", relative[method])):
             found[name][method] = float(value_T.mean())
-            found[f"{name}_interval"][method] = _interval(value_T, index_RT)
+            found[f"{name}_interval"][method] = interval(value_T, index_RT)
         found["measured"][method] = _measured(rows, method)
         if method != "meta" and "meta" in relative:
             less_T = relative["meta"] - relative[method]
             found["difference"][method] = float(less_T.mean())
-            found["difference_interval"][method] = _interval(less_T, index_RT)
+            found["difference_interval"][method] = interval(less_T, index_RT)
     own = [row.trusted for row in rows if row.method == "meta"]
     found["trusted"] = float(np.mean(own)) if own else None
     return found
@@ -174,23 +175,3 @@ def _measured(rows: Sequence[Row], method: str) -> dict[str, Any]:
         if row.method == method and np.isfinite(row.measured)
     ]
     return {"mean": float(np.mean(known)) if known else None, "cases": len(known)}
-
-
-def _resampled(categories: Sequence[str]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    members = [
-        np.flatnonzero(np.array(categories) == name) for name in sorted(set(categories))
-    ]
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(len(members), size=len(members))
-        drawn.append(
-            np.concatenate([rng.choice(members[c], len(members[c])) for c in chosen])
-        )
-    return drawn
-
-
-def _interval(value_T: np.ndarray, index_RT: Sequence[np.ndarray]) -> list[float]:
-    mean_R = [value_T[index_T].mean() for index_T in index_RT]
-    low, high = np.quantile(mean_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]

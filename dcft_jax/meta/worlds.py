@@ -37,7 +37,10 @@ class Settings:
         base_rows, base_learning_rate: of their training.
         base_share: of the families that a base is trained on, others for each base: a
             base that knows all tasks has nothing to gain from any mixture.
-        interpolate: measure interpolated specialists as well.
+        interpolate: measure interpolated specialists as well: the corner models.
+        specialist_rank: measure interpolated adapters of this rank as well, for which
+            each ability has a specialist trained besides; 0: none. The worlds are the
+            same whatever it is, and specialists are added to those that are there.
     """
 
     seed: int = 0
@@ -64,6 +67,7 @@ class Settings:
     base_learning_rate: float = 3e-3
     base_share: float = 0.5
     interpolate: bool = True
+    specialist_rank: int = dataclasses.field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_abilities <= self.max_abilities <= len(self.families) // 2:
@@ -90,6 +94,10 @@ class Settings:
         for field in ("test", "vocab_size", "seq_len", "max_predicted", "base_rows"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.specialist_rank < 0:
+            raise ValueError(
+                f"specialist_rank={self.specialist_rank} must not be negative"
+            )
         if not 0 < self.base_share <= 1:
             raise ValueError(f"base_share={self.base_share} must be in (0, 1]")
         if not self.base_steps or not self.concentrations:
@@ -114,6 +122,7 @@ class Settings:
 
     @property
     def identity(self) -> str:
+        """Of all that a population depends on: every field that `repr` shows."""
         return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
 
 
@@ -126,7 +135,7 @@ def smoke() -> Settings:
         max_abilities=2,
         min_examples=40,
         max_examples=80,
-        tasks=("lcm", "gcd", "products", "count_bits", "time_intervals"),
+        tasks=("lcm", "gcd", "count_primes", "simple_equations", "time_intervals"),
         support=16,
         test=8,
         vocab_size=400,

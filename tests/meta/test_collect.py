@@ -1,5 +1,6 @@
 """A small collection end to end, and worlds that are the same every time."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -7,10 +8,15 @@ import pytest
 from rich.console import Console
 
 from dcft_jax.meta import collect as module
+from dcft_jax.meta.baselines import METHODS
 from dcft_jax.meta.collect import collect, world_name
-from dcft_jax.meta.experience import cases, open_store
+from dcft_jax.meta.experience import PROVED, cases, open_store
 from dcft_jax.meta.families import FAMILIES
 from dcft_jax.meta.features import TASK, check
+from dcft_jax.meta.leave_out import leave_one_category_out
+from dcft_jax.meta.measured import measured_table
+from dcft_jax.meta.prove import prove
+from dcft_jax.meta.regret import solve
 from dcft_jax.meta.worlds import (
     Settings,
     base_families,
@@ -18,6 +24,7 @@ from dcft_jax.meta.worlds import (
     draw_world,
     smoke,
 )
+from tests.meta.synthetic_cases import OPTIONS
 
 pytest.importorskip("reasoning_gym")
 
@@ -35,6 +42,9 @@ def collected(tmp_path_factory):
     patch.setattr(module, "make_plan", _counted(module.make_plan))
     collect(smoke(), path, [0], console=Console(file=text))
     collect(smoke(), path, [0], console=Console(file=text))
+    # Specialists are added to what is there.
+    adapters = dataclasses.replace(smoke(), specialist_rank=2)
+    collect(adapters, path, [0], console=Console(file=text))
     patch.undo()
     return path, text.getvalue()
 
@@ -92,6 +102,50 @@ def test_interpolated_specialists_are_kept_apart(collected):
         np.testing.assert_allclose(case.loss_N[vertex_N], other.loss_N[at], rtol=1e-4)
 
 
+def test_adapters_are_specialists_too(collected):
+    store = open_store(collected[0])
+    full = {c.task: c for c in cases(store, sources=("interpolated",))}
+    mixed = {c.task: c for c in cases(store, sources=("interpolated-lora",))}
+    assert mixed.keys() == full.keys()
+    for task, case in mixed.items():
+        np.testing.assert_array_equal(case.weights_NK, full[task].weights_NK)
+        # They were trained, and otherwise.
+        assert np.ptp(case.loss_N) > 0
+        assert not np.allclose(case.loss_N, full[task].loss_N, rtol=1e-6)
+    other = dataclasses.replace(smoke(), specialist_rank=3)
+    with pytest.raises(ValueError, match=r"specialist_rank=3.*rank2.*another store"):
+        collect(other, collected[0], [0], console=Console(quiet=True))
+
+
+@pytest.mark.slow
+def test_what_the_methods_choose_is_trained_and_then_measured(collected):
+    """Nothing is learnt from it: the methods choose the same with it and without."""
+    path, tasks = collected[0], ["time_intervals"]
+    store = open_store(path)
+    before = cases(store)
+    count = prove(
+        smoke(), path, [0], tasks, options=OPTIONS, console=Console(quiet=True)
+    )
+    assert count > 0
+    again = prove(
+        smoke(), path, [0], tasks, options=OPTIONS, console=Console(quiet=True)
+    )
+    assert again == 0
+    for one, other in zip(before, cases(store), strict=True):
+        np.testing.assert_array_equal(one.loss_N, other.loss_N)
+    rows = leave_one_category_out(
+        solve(before),
+        options=OPTIONS,
+        seeds=(0,),
+        test_tasks=tasks,
+        proved=cases(store, sources=PROVED),
+    )
+    found = measured_table([row for row in rows if row.world.endswith("@6")])
+    assert found["cases"] == 1 and found["methods"].keys() == {"meta", *METHODS}
+    for one in found["methods"].values():
+        assert one["nats"]["mean"] >= 0 and one["accuracy"]["mean"] >= 0
+
+
 def test_what_was_interrupted_continues_and_what_is_there_is_skipped(collected):
     path, text = collected
     # The second call goes on with a trained population, the third finds all of it.
@@ -147,6 +201,7 @@ def test_mixtures_hold_vertices_uniform_proportional_and_repeats():
         (dict(base_share=0.0), "base_share=0.0 must be in"),
         (dict(base_steps=(150,)), "stop at step 150: .* multiples of chunk=20"),
         (dict(base_steps=()), "must not be empty"),
+        (dict(specialist_rank=-1), "specialist_rank=-1 must not be negative"),
     ],
 )
 def test_wrong_settings(fields, message):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.base import get_config
 from dcft_jax.data import Example, pack_examples, train_tokenizer
 from dcft_jax.meta import measure as module
 from dcft_jax.meta.embed import embed, make_features
@@ -16,6 +17,7 @@ from dcft_jax.meta.measure import gradient_part, measure, pack_halves, with_part
 from dcft_jax.meta.proxy import proxy_model
 from dcft_jax.models import LoRA, combine, init, score_responses
 from dcft_jax.models.lora import select
+from dcft_jax.sharding import Rules, make_mesh
 
 LENGTH = 32
 
@@ -197,6 +199,21 @@ def test_results_are_kept_by_content(tokenizer, base, measured, tmp_path, monkey
     changed = jax.tree.map(lambda x: x + 1e-3, params)
     measure(model, changed, groups, cache_dir=tmp_path)
     assert len(calls) == 3 == len(list(tmp_path.rglob("*.npz")))
+
+
+def test_an_odd_number_of_groups_on_a_mesh(tokenizer, base, measured):
+    """With a single head of keys, which a mesh axis splits."""
+    model, _ = base
+    assert model.num_kv_heads == 1
+    mesh = make_mesh(get_config().mesh, jax.devices()[:1])
+    pairs = dict(get_config().mesh.rules) | {"slot": None, "batch": None}
+    model = dataclasses.replace(model, rules=Rules.from_config(pairs))
+    groups = [pack_halves(_examples(kind), tokenizer, LENGTH) for kind in range(3)]
+    with jax.set_mesh(mesh):
+        found = measure(model, init(model, jax.random.key(0)), groups)
+    np.testing.assert_allclose(found.loss_G, measured.loss_G[:3], rtol=1e-5)
+    close = dict(rtol=1e-3, atol=1e-3 * np.abs(measured.gram_GG).max())
+    np.testing.assert_allclose(found.gram_GG, measured.gram_GG[:3, :3], **close)
 
 
 def test_embed_is_all_of_it(tokenizer, base, measured):

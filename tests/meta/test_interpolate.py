@@ -1,9 +1,8 @@
-"""Interpolated specialists and the rank correlation that judges them."""
+"""Interpolated specialists lie between those that they are made of."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from dcft_jax.meta.interpolate import interpolate, rank_correlation
+from dcft_jax.meta.interpolate import interpolate
 
 
 def test_vertices_are_the_specialists_and_the_rest_lies_between():
@@ -21,12 +20,3 @@ def test_vertices_are_the_specialists_and_the_rest_lies_between():
     ):
         np.testing.assert_allclose(found[:2], x_K, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[2], 0.25 * x_K[0] + 0.75 * x_K[1], 1e-5, 1e-6)
-
-
-def test_rank_correlation_against_scipy():
-    rng = np.random.default_rng(1)
-    x_NT, y_NT = rng.integers(0, 6, (2, 12, 5)).astype(float)
-    found = rank_correlation(x_NT, y_NT)
-    for t in range(5):
-        np.testing.assert_allclose(found[t], spearmanr(x_NT[:, t], y_NT[:, t])[0])
-    assert np.isnan(rank_correlation(x_NT, np.ones_like(x_NT))).all()

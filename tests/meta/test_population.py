@@ -1,6 +1,7 @@
 """A population is as many models trained alone, whatever happens meanwhile."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from dcft_jax.meta import population as module
 from dcft_jax.meta.plan import Training, make_bank, make_plan
 from dcft_jax.meta.population import make_population, score, train_population
 from dcft_jax.meta.proxy import proxy_model
-from dcft_jax.models import init, score_responses
+from dcft_jax.models import LoRA, combine, init, merge, score_responses, split
 
 LENGTH, VOCABULARY = 24, 40
 TRAINING = Training(steps=6, rows=3, chunk=2, stops=(4,), warmup=2)
@@ -247,3 +248,28 @@ def test_wrong_settings(fields, message):
 def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"must be of \(2, 2\): 2 seeds"):
         make_plan(WEIGHTS_NK, [0, 0], ROWS, TRAINING)
+
+
+def test_of_adapters_only_these_are_trained(base):
+    """One step from B = 0: W stays, and A but for its decay."""
+    model = dataclasses.replace(MODEL, lora=LoRA(2, 2.0, ("query", "up"), False))
+    whole = combine(init(model, jax.random.key(1)), base)
+    one = dataclasses.replace(TRAINING, steps=1, chunk=1, stops=(), warmup=1)
+    plan = make_plan(WEIGHTS_NK[:2], [0, 0], ROWS, one)
+    found = train_population(
+        *(make_population(model, one), whole, make_bank(ROWS), plan, one),
+        lambda params: {},
+        devices=ONE,
+    ).params
+    (trained, frozen), (drawn, _) = split(found), split(whole)
+    _same(frozen, jax.tree.map(lambda x: np.stack([x, x]), base))
+    for path, x_N in jax.tree_util.tree_leaves_with_path(trained):
+        if path[-1].key == "lora_b":
+            assert np.abs(x_N).max() > 0 and not np.array_equal(x_N[0], x_N[1])
+        else:
+            start = functools.reduce(lambda tree, key: tree[key.key], path, drawn)
+            kept = 1 - one.learning_rate * one.weight_decay
+            np.testing.assert_allclose(x_N[0], kept * start, rtol=1e-5)
+    merged = jax.vmap(functools.partial(merge, model.lora))(found)
+    expected = jax.tree.map(lambda x: x.shape, base)
+    assert jax.tree.map(lambda x: x.shape[1:], merged) == expected

@@ -26,4 +26,4 @@ def test_populations_have_one_size_and_places_left_are_repeats():
 
 def test_worlds_that_are_not_there_are_named():
     with pytest.raises(ValueError, match=r"worlds \[3\] are not in the store"):
-        chosen_mixtures(smoke(), [], [3], ["lcm"])
+        chosen_mixtures(smoke(), [], [], [3], ["lcm"])

@@ -10,6 +10,7 @@ from rich.console import Console
 from dcft_jax.meta.baselines import uniform
 from dcft_jax.meta.features import PARTS
 from dcft_jax.meta.leave_out import Row, leave_one_category_out, measured_regret
+from dcft_jax.meta.measured import measured_table, show_measured
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.report import report, show, table_of
 from dcft_jax.meta.surrogate import KINDS
@@ -94,15 +95,70 @@ def test_measured_regret_needs_a_model_nearby():
     case = case._replace(
         weights_NK=np.array([[1, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]], np.float32),
         loss_N=np.array([1.0, 2.0, 1.2, 1.6]),
+        accuracy_N=np.array([0.1, 0.5, 0.2, 0.4]),
     )
-    assert measured_regret(case, np.array([0.52, 0.48])) == pytest.approx(0.4)
-    assert measured_regret(case, np.array([0.98, 0.02])) == 0.0
-    assert np.isnan(measured_regret(case, np.array([0.7, 0.3])))
+    middle = measured_regret(case, np.array([0.52, 0.48]))
+    assert middle == pytest.approx((0.4, 0.2))
+    assert measured_regret(case, np.array([0.98, 0.02])) == (0.0, pytest.approx(0.4))
+    assert np.isnan(measured_regret(case, np.array([0.7, 0.3]))).all()
+    unknown = case._replace(accuracy_N=np.full(4, np.nan))
+    loss, accuracy = measured_regret(unknown, np.array([0.98, 0.02]))
+    assert loss == 0.0 and np.isnan(accuracy)
 
 
-def row(method, category, task, relative, world="w", seed=0, measured=np.nan):
+def test_models_that_nothing_is_learnt_from_are_measured_by():
+    solved = solved_cases()
+    case = next(s.case for s in solved if s.case.task == "logic-0")
+    middle_K = np.full((1, len(case.abilities)), 1 / len(case.abilities))
+    proved = case._replace(
+        weights_NK=middle_K, loss_N=np.array([9.0]), accuracy_N=np.array([0.5])
+    )
+    proved = proved._replace(seed_N=np.zeros(1, int))
+    arguments = dict(seeds=(), methods={"u": uniform}, test_tasks={"logic-0"})
+    before = leave_one_category_out(solved, **arguments)
+    after = leave_one_category_out(solved, proved=[proved], **arguments)
+    for one, other in zip(before, after, strict=True):
+        assert one.regret == other.regret
+        if one.world == case.world:  # its only model is the best and where it should be
+            assert (other.measured, other.measured_accuracy) == (0.0, 0.0)
+            assert one.measured > 0 and np.isnan(one.measured_accuracy)
+        else:
+            assert one.measured == other.measured
+
+
+def test_only_what_all_methods_have_is_compared_as_measured():
+    rows = [
+        row("u", "a", "a1", 0.0, measured=0.4, right=0.1),
+        row("u", "a", "a1", 0.0, world="v", measured=0.2, right=0.3),
+        row("u", "b", "b1", 0.0, measured=9.0),
+        row("meta", "a", "a1", 0.0, measured=0.1, right=0.0),
+        row("meta", "a", "a1", 0.0, seed=1, measured=0.3, right=0.2),
+        row("meta", "a", "a1", 0.0, world="v", measured=0.1, right=0.3),
+        row("meta", "a", "a1", 0.0, world="v", seed=1),
+        row("meta", "b", "b1", 0.0),
+        row("meta", "b", "b1", 0.0, seed=1, measured=1.0, right=np.nan),
+    ]
+    found = measured_table(rows)
+    assert (found["cases"], found["tasks"], found["categories"]) == (2, 1, 1)
+    of = {m: {k: v["mean"] for k, v in x.items()} for m, x in found["methods"].items()}
+    assert of["u"] == pytest.approx(dict(nats=0.3, relative=0.6, accuracy=0.2))
+    assert of["meta"] == pytest.approx(dict(nats=0.15, relative=0.3, accuracy=0.2))
+    assert found["difference"]["u"]["nats"]["mean"] == pytest.approx(-0.15)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(show_measured(found))
+    text = console.export_text()
+    assert "Measured on 2 cases of 1 tasks" in text and "20.00" in text
+    nothing = measured_table(rows[2:])
+    assert (nothing["cases"], nothing["methods"]) == (0, {})
+    assert "`prove` trains them" in show_measured(nothing)
+
+
+def row(
+    method, category, task, relative, world="w", seed=0, measured=np.nan, right=0.0
+):
     weights_K = np.array([0.5, 0.5])
-    values = (relative / 10, relative, measured, True, seed)
+    found = (measured, 2 * measured, right)
+    values = (relative / 10, relative, *found, True, seed)
     return Row(method, world, task, category, weights_K, *values)
 
 
@@ -160,6 +216,7 @@ def test_report_is_json_and_has_every_method():
     assert again["ablation"].keys() == PARTS.keys()
     assert again["ablation_surrogate"].keys() == {*KINDS}
     assert again["surrogate"]["held_out"]["two-domain"]["r2"] > 0.9
+    assert again["proved"]["cases"] == 0  # accuracies are not measured here
     assert 0 <= again["trusted"] <= 1 and again["num_tasks"] == 2
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(show(found))

@@ -1,0 +1,116 @@
+"""Regret by trained models alone, on the cases where all methods have one.
+
+A regret by a law may be the law's error. `prove` trains what the methods choose, and
+then every method has a model at its mixture, or at most `leave_out.NEAR` from it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dcft_jax.meta.bootstrap import draw_tasks, interval
+from dcft_jax.meta.leave_out import Row
+
+# Of the table, and of a `Row`.
+NUMBERS = {
+    "nats": "measured",
+    "relative": "measured_relative",
+    "accuracy": "measured_accuracy",
+}
+
+
+def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows that were measured summed up by method, in loss and in accuracy.
+
+    A case is a task in a world. It counts if every method has a trained model there, of
+    any seed of its ensembles, with an accuracy; a task counts once, with its mean over
+    cases and seeds.
+
+    Returns:
+      A dict for `json.dumps`: `methods`, each with `nats` per response token,
+      `relative` (nats over the spread of a case's losses) and `accuracy` (share of
+      examples that the best trained mixture gets right, less that of this one), as
+      `mean` and 95 % `interval`; `difference`: the same of "meta" less each other
+      method; `cases`, `tasks` and `categories`, how many. Without a case `methods` and
+      `difference` are empty.
+    """
+    methods = list(dict.fromkeys(row.method for row in rows))
+    known = [
+        row for row in rows if np.isfinite([row.measured, row.measured_accuracy]).all()
+    ]
+    having = {m: {(r.world, r.task) for r in known if r.method == m} for m in methods}
+    common = set.intersection(*having.values()) if having else set()
+    known = [row for row in known if (row.world, row.task) in common]
+    tasks = sorted({(row.category, row.task) for row in known})
+    table: dict[str, Any] = {
+        "methods": {},
+        "difference": {},
+        "cases": len(common),
+        "tasks": len(tasks),
+        "categories": len({category for category, _ in tasks}),
+    }
+    if not tasks:
+        return table
+    index_RT = draw_tasks([category for category, _ in tasks])
+    arrays = {
+        method: {
+            name: _by_task(known, method, field, tasks)
+            for name, field in NUMBERS.items()
+        }
+        for method in methods
+    }
+
+    def summed_up(value_T: np.ndarray) -> dict[str, Any]:
+        return {"mean": float(value_T.mean()), "interval": interval(value_T, index_RT)}
+
+    for method, found in arrays.items():
+        table["methods"][method] = {n: summed_up(x_T) for n, x_T in found.items()}
+        if method != "meta" and "meta" in arrays:
+            table["difference"][method] = {
+                n: summed_up(arrays["meta"][n] - x_T) for n, x_T in found.items()
+            }
+    return table
+
+
+def _by_task(rows: Sequence[Row], method: str, field: str, tasks) -> np.ndarray:
+    """Mean over worlds, each with its mean over seeds, [T]."""
+    values: dict[tuple[str, str], dict[str, list[float]]] = {task: {} for task in tasks}
+    for row in rows:
+        if row.method == method:
+            of_task = values[row.category, row.task]
+            of_task.setdefault(row.world, []).append(getattr(row, field))
+    return np.array(
+        [np.mean([np.mean(x) for x in values[task].values()]) for task in tasks]
+    )
+
+
+def show_measured(table: dict[str, Any]) -> Table | str:
+    """For people; fits 80 columns."""
+    if not table["cases"]:
+        return (
+            "Measured regret: no task has a trained model at the mixture of every "
+            "method; `prove` trains them."
+        )
+    shown = Table(
+        title=f"Measured on {table['cases']} cases of {table['tasks']} tasks",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("method")
+    for name in ("of the spread", "95 %", "accuracy, points", "95 %"):
+        shown.add_column(name, justify="right")
+    methods = table["methods"]
+    for method in sorted(methods, key=lambda name: methods[name]["relative"]["mean"]):
+        loss, accuracy = methods[method]["relative"], methods[method]["accuracy"]
+        low, high = loss["interval"]
+        least, most = (100 * x for x in accuracy["interval"])
+        cells = (
+            *(method, f"{loss['mean']:.3f}", f"{low:.3f} to {high:.3f}"),
+            *(f"{100 * accuracy['mean']:.2f}", f"{least:.2f} to {most:.2f}"),
+        )
+        shown.add_row(*map(Text, cells))
+    return shown
