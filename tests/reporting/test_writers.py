@@ -168,11 +168,15 @@ needs_wandb = pytest.mark.skipif(
 @needs_wandb
 @pytest.mark.slow
 def test_wandb_offline_goes_on_in_the_same_run(tmp_path: Path, monkeypatch):
+    import wandb
+
     monkeypatch.setenv("WANDB_SILENT", "true")
     for resume_step in (None, 1):
         writer = open_writers(tmp_path, logging(wandb_project="p"), resume_step, {})
         writer.write(2, {"train/loss/a": 0.25, "train/loss/b": float("nan")})
         writer.close()
+    # Its service writes the end of a run after the run was closed.
+    wandb.teardown()
     run_id = (tmp_path / "wandb_run_id.txt").read_text().strip()
     records = list(tmp_path.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
     assert records and len(records) == len(list(tmp_path.glob("wandb/offline-run-*")))
