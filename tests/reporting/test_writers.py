@@ -1,3 +1,4 @@
+import errno
 import importlib.util
 import json
 import struct
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from tensorboardX.proto import event_pb2
 
 from dcft_jax.reporting import jsonl, open_writers
+from dcft_jax.reporting.tensorboard import TensorboardWriter
 from dcft_jax.reporting.writers import WandbWriter
 
 
@@ -158,6 +160,22 @@ def test_tensorboard_gets_scalars_and_purges_what_is_redone(tmp_path: Path):
     assert scalars == [(4, "train/loss/a", 1.5)] * 2
     starts = [e.step for e in events if e.HasField("session_log")]
     assert starts == [0, 4]
+
+
+def test_tensorboard_does_not_stop_a_run_on_a_full_disk(tmp_path: Path):
+    writer = TensorboardWriter(tmp_path)
+    disk = writer._file._file
+
+    def no_space(data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no more")
+
+    writer._file._file = SimpleNamespace(write=no_space)  # type: ignore[assignment]
+    for step in range(30):  # more than any queue holds
+        writer.write(step, {"x": 1.0})
+    writer._file._file = disk
+    writer.close()
+    steps = [e.step for e in read_events(tmp_path) if e.summary.value]
+    assert steps == list(range(30))
 
 
 needs_wandb = pytest.mark.skipif(
