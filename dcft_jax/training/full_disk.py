@@ -81,6 +81,21 @@ def find_unsaved(
 
 
 @contextlib.contextmanager
+def closed(
+    checkpoints: ocp.training.Checkpointer,
+) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpoints, closed at the end: Orbax raises once more what was a warning."""
+    try:
+        yield checkpoints
+    finally:
+        try:
+            checkpoints.close()
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+
+
+@contextlib.contextmanager
 def warn_if_full(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     """A file for which there is no space is a warning; the body replaces it whole."""
     try:

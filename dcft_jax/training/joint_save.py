@@ -77,6 +77,9 @@ class Saves:
         self._now: Save | None = None
         self._before: Save | None = None
 
+    def __deepcopy__(self, memo: dict) -> "Saves":
+        return self  # Orbax copies its options, and `barrier` with them
+
     def begin(self) -> Save:
         self._now = Save(next(self._numbers))
         return self._now

@@ -21,7 +21,7 @@ from dcft_jax.evaluation.losses import exact_match, mean_loss
 from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Nowhere, Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
-from dcft_jax.training import checkpoint, preemption
+from dcft_jax.training import checkpoint, full_disk, preemption
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
 from dcft_jax.training.full_disk import find_unsaved, wait_for_save
@@ -287,8 +287,10 @@ def train(run: Run) -> dict[str, Any]:
     with (
         jax.set_mesh(run.mesh),
         preemption.notice() as told_to_end,
-        checkpoint.open_checkpoints(
-            run.workdir, options.save_every, run.keep, run.best_of
+        full_disk.closed(
+            checkpoint.open_checkpoints(
+                run.workdir, options.save_every, run.keep, run.best_of
+            )
         ) as checkpoints,
     ):
         state = restore_or_init(run, checkpoints)
@@ -300,7 +302,7 @@ def train(run: Run) -> dict[str, Any]:
             )
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
         unwritten: list[dict[str, Any]] = []
-        with closed(run, writer, unwritten), progress:
+        with written(run, writer, unwritten), progress:
             state = run_steps(run, state, checkpoints, writer, progress, told_to_end)
         unsaved = find_unsaved(checkpoints, run.num_steps, run.warn)
     with first_goes_first():  # who has closed metrics.jsonl, which all read
@@ -311,7 +313,9 @@ def train(run: Run) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def closed(run: Run, writer: Writer, unwritten: list[dict[str, Any]]) -> Iterator[None]:
+def written(
+    run: Run, writer: Writer, unwritten: list[dict[str, Any]]
+) -> Iterator[None]:
     """Closes the writer at the end; rows without space go to `unwritten`."""
     try:
         yield
