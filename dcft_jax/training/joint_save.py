@@ -171,4 +171,7 @@ def _make_handler(saves: Saves) -> type[ocp.handlers.CheckpointableHandler]:
         def is_abstract_handleable(self, abstract_checkpointable: Any) -> bool | None:
             return self._orbax.is_abstract_handleable(abstract_checkpointable)
 
+    # Checkpoints name who wrote them, and Orbax warns of a name that it does not know.
+    StateHandler.__module__ = ocp.handlers.PyTreeHandler.__module__
+    StateHandler.__qualname__ = ocp.handlers.PyTreeHandler.__qualname__
     return StateHandler
