@@ -12,9 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+
+# What one process tells the others outside of collectives, from any thread: Jax has
+# no public name for it.
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
@@ -119,6 +124,39 @@ def check_same(what: str, *values: object) -> None:
         )
 
 
+def of_all(value: int) -> list[int]:
+    """The value of every process. All call it, in their main threads."""
+    if jax.process_count() == 1:
+        return [value]
+    _barrier()
+    return multihost_utils.process_allgather(np.int32(value)).tolist()
+
+
+def tell(topic: str, text: str) -> None:
+    """Says something once, for `told`; from any thread. There are several processes."""
+    _client().key_value_set(_key(topic, jax.process_index()), text)
+
+
+def told(topic: str) -> list[str]:
+    """What every process says about a topic; waits for all of them."""
+    return [
+        _client().blocking_key_value_get(_key(topic, index), _WAIT_S * 1000)
+        for index in range(jax.process_count())
+    ]
+
+
+def forget(topic: str) -> None:
+    """Takes back what this process said, once nobody asks any more."""
+    _client().key_value_delete(_key(topic, jax.process_index()))
+
+
+def wait_for_all(key: str) -> None:
+    """Until all processes are here; from any thread. Not a collective of the devices,
+    whose patience is short.
+    """
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=_WAIT_S * 1000)
+
+
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
     """Ends this process at once if the body fails: others must not wait for it.
@@ -153,9 +191,15 @@ def _code(error: BaseException) -> int:
 
 
 def _barrier() -> None:
-    """Not a collective of the devices, whose patience is short."""
-    wait = multihost.get_barrier_sync_fn()
-    wait(key=f"dcft_jax.{next(_barriers)}", timeout_ms=_WAIT_S * 1000)
+    wait_for_all(f"dcft_jax.{next(_barriers)}")
+
+
+def _client() -> Any:
+    return jax_distributed.global_state.client
+
+
+def _key(topic: str, process: int) -> str:
+    return f"dcft_jax/{topic}/{process}"
 
 
 def _initialize_if_found(heartbeat_s: int) -> None:

@@ -4,6 +4,7 @@ python -m dcft_jax.main --config configs/quickstart.py
 python -m dcft_jax.main --config configs/quickstart.py --config.run.num_steps=500
 """
 
+from logging import LogRecord
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
+    logging.get_absl_logger().addFilter(is_news)
     set_cpu_devices(_CONFIG.value.mesh.cpu_devices)
     try:
         distributed.start(**{n: flags.FLAGS[n].value for n in distributed.OPTIONS})
@@ -49,6 +51,11 @@ def main(argv: list[str]) -> None:
     name = "-".join(filter(None, (Path(file).stem, argument)))
     with distributed.all_or_none():
         run_config(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+
+
+def is_news(record: LogRecord) -> bool:
+    """Orbax logs, with a traceback, errors that it raises as well."""
+    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
 
 
 def run_config(config: ConfigDict, workdir: str) -> None:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import base, quickstart
 from dcft_jax import sharding
-from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.data.atomic_write import atomic_folder, atomic_write
 from dcft_jax.models import ModelConfig, Params, load_pretrained, save_pretrained
 from dcft_jax.training.optimizer import make_optimizer
 from experiments import tiny_rows, tiny_training
@@ -153,23 +153,25 @@ def export(run: Run, corpus: Corpus, params: Params, history: list, folder: Path
     Raises:
         RuntimeError: read back, the model is worse than the one that was trained.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # half of an earlier export
     model = dataclasses.replace(run.model, param_dtype="bfloat16")
     tokenizer = corpus.tokenizer
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     length = corpus.train_NL.shape[1] - 1
     ids = dict(bos_token_id=tokenizer.bos_id, pad_token_id=tokenizer.pad_id)
     ids["eos_token_id"] = tokenizer.chat.end_id
-    save_pretrained(model, rounded, folder, max_length=length, extra=ids)
-    tokenizer.save(folder)
-    exported = _measure_files(run, corpus, folder)
-    trained = history[-1]["bits_per_byte"]
-    if not sum(exported.values()) <= 1.02 * sum(trained.values()):
-        raise RuntimeError(f"{folder}: {exported} bits per byte, trained: {trained}")
-    facts = _facts(run, corpus, history, folder)
-    write_card(
-        folder, facts=facts, reports=corpus.reports, history=history, exported=exported
-    )
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier export
+    with atomic_folder(folder) as files:
+        save_pretrained(model, rounded, files, max_length=length, extra=ids)
+        tokenizer.save(files)
+        exported = _measure_files(run, corpus, files)
+        trained = history[-1]["bits_per_byte"]
+        if not sum(exported.values()) <= 1.02 * sum(trained.values()):
+            raise RuntimeError(f"{files}: {exported} bits per byte, not {trained}")
+        facts = _facts(run, corpus, history, files)
+        reports = corpus.reports
+        write_card(
+            files, facts=facts, reports=reports, history=history, exported=exported
+        )
 
 
 def _measure_files(run: Run, corpus: Corpus, folder: Path) -> dict[str, float]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 TRAIN = ("-m", "dcft_jax.main")
 
 
@@ -28,6 +29,10 @@ def start(
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
+        # Scripts elsewhere import what is beside this.
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        ),
     }
     processes = []
     for index in range(num_processes):

@@ -1,6 +1,7 @@
 """The command that writes a run for other programs, and what they make of it."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -295,6 +296,20 @@ def test_a_full_disk(scratch: Case, tmp_path: Path, monkeypatch):
     with pytest.raises(
         SystemExit, match=r"0\.00 GiB are free, but 0\.06 GiB are needed"
     ):
+        export(scratch._replace(folder=tmp_path / "x"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_export_that_is_cut_off_leaves_nothing(
+    scratch: Case, tmp_path: Path, monkeypatch
+):
+    def half(model, params, folder: Path, **options) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export_run, "save_pretrained", half)
+    with pytest.raises(SystemExit, match=r"error: .*No space left on device"):
         export(scratch._replace(folder=tmp_path / "x"))
     assert not list(tmp_path.iterdir())
 

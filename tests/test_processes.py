@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +15,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from dcft_jax import distributed
-from dcft_jax.config import to_plain
+from dcft_jax.config import from_plain, to_plain
+from dcft_jax.evaluate import main as evaluate_main
+from dcft_jax.generate import main as generate_main
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, open_run
 from tests.conftest import make_tiny_config
@@ -23,6 +26,12 @@ from tests.training.test_kills import CONFIG_FILE
 from tests.training.test_resume import QUIET, cut_at, records
 
 TIMEOUT_S = 400.0  # of a run; all tests share the processors
+FULL_DISK_RUN = Path(__file__).with_name("full_disk_run.py")
+# Process 3 cannot write what it has of the first checkpoint; process 0 not what makes
+# the last one whole.
+LAST_HAS_NO_SPACE = ("3", r"checkpoints/0\..*array_metadatas")
+FIRST_HAS_NO_SPACE = ("0", r"checkpoints/6\..*metrics")
+NO_SPACE = "warning: no space left in"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +50,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory, task_files: dict[str, Path]) 
     file = folder / "config.py"
     file.write_text(CONFIG_FILE.format(text=json.dumps(to_plain(config))))
     four = folder / "four"
-    processes = start(four, 4, train_command(file, four))
+    processes = start(four, 4, train_command(file, four, full=LAST_HAS_NO_SPACE))
     assert wait(processes, TIMEOUT_S) == [0] * 4, log_of(four, 0).read_text()
     one = open_run(config, folder / "one", QUIET, jax.devices()[:4])
     train(one)
     return Runs(one, four, file)
 
 
-def train_command(config_file: Path, workdir: Path) -> tuple[str, ...]:
-    return (*TRAIN, f"--config={config_file}", f"--workdir={workdir}")
+def train_command(
+    config_file: Path, workdir: Path, full: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """`full`: files of a process that have no space, for full_disk_run.py."""
+    program = (str(FULL_DISK_RUN), *full) if full else TRAIN
+    return (*program, f"--config={config_file}", f"--workdir={workdir}")
 
 
 def make_config(task_files: dict[str, Path], cache_dir: Path) -> ConfigDict:
@@ -57,6 +70,9 @@ def make_config(task_files: dict[str, Path], cache_dir: Path) -> ConfigDict:
     config.run.update(save_every=3, log_every=1)
     # Devices of a process lie along both axes that split a batch, if it has two.
     config.mesh.update(ability=2, data=-1)
+    # A pass over rows for the mixture.
+    signals = config.mixture.options.mirror_descent.signals
+    signals.gradient_alignment = 1.0
     return config
 
 
@@ -87,23 +103,38 @@ def test_only_the_first_process_writes_and_speaks(runs: Runs):
     assert "train loss" in log_of(runs.four, 0).read_text()
     for index in (1, 2, 3):
         lines = log_of(runs.four, index).read_text().splitlines()
-        assert all(line.startswith("[Gloo]") for line in lines if line)
+        assert all(line.startswith(("[Gloo]", NO_SPACE)) for line in lines if line)
     steps = [(row["step"], *row) for row in records(runs.four)]
     assert len(set(steps)) == len(steps)
     assert (runs.four / "summary.json").is_file()
 
 
 @pytest.mark.slow
+def test_a_checkpoint_that_one_cannot_save_is_saved_by_none(runs: Runs):
+    for index in range(4):
+        said = log_of(runs.four, index).read_text()
+        assert said.count(NO_SPACE) == 1 and "none was saved" in said
+    assert {p.name for p in (runs.four / "checkpoints").iterdir()} == {"3", "6"}
+
+
+@pytest.mark.slow
 def test_two_processes_go_on_from_what_four_saved(runs: Runs, tmp_path: Path):
     four = dataclasses.replace(runs.one, workdir=runs.four)
     cut_at(four, 3, tmp_path / "two")
-    command = train_command(runs.config_file, tmp_path / "two")
-    processes = start(tmp_path / "two", 2, command, devices=2)
-    codes = wait(processes, TIMEOUT_S)
-    assert codes == [0, 0], log_of(tmp_path / "two", 0).read_text()
-    said = " ".join(log_of(tmp_path / "two", 0).read_text().split())
-    assert "at step 3." in said
-    assert_close(records(tmp_path / "two"), records(runs.four))
+    two = tmp_path / "two"
+    command = train_command(runs.config_file, two, full=FIRST_HAS_NO_SPACE)
+    codes = wait(start(two, 2, command, devices=2), TIMEOUT_S)
+    texts = [" ".join(log_of(two, index).read_text().split()) for index in (0, 1)]
+    assert "at step 3." in texts[0]
+    assert_close(records(two), records(runs.four))
+    # Its last state has no space: the results are told, but it is no success.
+    assert codes == [1, 1], texts
+    for said in texts:
+        assert said.count(NO_SPACE) == 1 and "that of step 3 is kept" in said
+        assert said.endswith("the same command goes on from step 3")
+        assert "Traceback" not in said
+    assert "Test split, before" in texts[0]
+    assert [p.name for p in (two / "checkpoints").iterdir()] == ["3"]
 
 
 @pytest.mark.slow
@@ -112,6 +143,82 @@ def test_one_process_goes_on_from_what_four_saved(runs: Runs, tmp_path: Path):
     alone = cut_at(four, 3, tmp_path / "one")
     train(alone)
     assert_close(records(alone.workdir), records(runs.four))
+
+
+@pytest.fixture(scope="module")
+def longer(runs: Runs) -> Path:
+    """A step more than four processes took, by two that share every matrix."""
+    folder, config = runs.four.parent, longer_config(runs)
+    file, workdir = folder / "longer.py", folder / "longer"
+    file.write_text(CONFIG_FILE.format(text=json.dumps(to_plain(config))))
+    processes = start(workdir, 2, train_command(file, workdir))
+    assert wait(processes, TIMEOUT_S) == [0, 0], log_of(workdir, 0).read_text()
+    return workdir
+
+
+def longer_config(runs: Runs) -> ConfigDict:
+    config = from_plain(runs.one.plain_config)
+    config.run.update(continue_from=str(runs.four), num_steps=7)
+    config.tokenizer.path = str(runs.four / "tokenizer.model")
+    config.mesh.update(ability=1, data=1, model=2)
+    config.conflict.engine = "two_pass"
+    return config
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_model_and_go_on_from_another_run(
+    runs: Runs, longer: Path, tmp_path: Path
+):
+    one = open_run(longer_config(runs), tmp_path / "one", QUIET, jax.devices()[:2])
+    train(one)
+    assert_close(records(longer), records(one.workdir))
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_and_reply_as_one(
+    longer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    scored = f"--workdir={longer} --tasks maths --limit=4 --max_new_tokens=4".split()
+    replied = [f"--workdir={longer}", "--max_new_tokens=8", "1 + 2", "add 5 to a"]
+    evaluate = ("-m", "dcft_jax.evaluate", *scored, f"--to={tmp_path / 'two'}")
+    generate = ("-m", "dcft_jax.generate", *replied)
+    started = [
+        *start(tmp_path / "evaluate", 2, evaluate),
+        *start(tmp_path / "generate", 2, generate),
+    ]
+    codes = wait(started, TIMEOUT_S)
+    logs = {
+        (name, index): log_of(tmp_path / name, index).read_text()
+        for name in ("evaluate", "generate")
+        for index in (0, 1)
+    }
+    assert codes == [0] * 4, logs
+    generate_main(replied)
+    said = "".join(capsys.readouterr()).splitlines()
+    assert sorted(said_by(logs["generate", 0])) == sorted(filter(None, said))
+    evaluate_main([*scored, f"--to={tmp_path / 'one'}"])
+    assert_same_scores(tmp_path / "two", tmp_path / "one")
+    assert "bits per byte" in logs["evaluate", 0]
+    assert not said_by(logs["evaluate", 1]) and not said_by(logs["generate", 1])
+
+
+def said_by(log: str) -> list[str]:
+    return [line for line in log.splitlines() if line and not line.startswith("[Gloo]")]
+
+
+def assert_same_scores(found: Path, expected: Path) -> None:
+    assert {p.name for p in found.iterdir()} == {p.name for p in expected.iterdir()}
+    texts = [(folder / "maths.jsonl").read_text() for folder in (found, expected)]
+    for mine, theirs in zip(*map(str.splitlines, texts), strict=True):
+        a, b = json.loads(mine), json.loads(theirs)
+        assert a.pop("reference_nats") == pytest.approx(b.pop("reference_nats"), 1e-4)
+        assert a == b
+    mine, theirs = (
+        json.loads((f / "scores.json").read_text()) for f in (found, expected)
+    )
+    for a, b in zip(mine["scores"], theirs["scores"], strict=True):
+        assert a["n"] == b["n"] == 4
+        assert a["value"] == pytest.approx(b["value"], 1e-4)
 
 
 # Steps that all take together, as training does, for as long as nobody dies.
@@ -172,6 +279,49 @@ def test_processes_that_differ_are_told(tmp_path: Path):
     assert "the child: processes [1] differ from process 0" in said
 
 
+# Of four checkpoints, the second has no space for what makes it whole, which the first
+# process writes, and the third none for what the second process has of it.
+SAVES = """
+import argparse
+from pathlib import Path
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from dcft_jax import distributed
+from dcft_jax.training import checkpoint, full_disk
+from tests.full_disk_run import fill_disk
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--folder", type=Path)
+distributed.add_options(parser)
+args = parser.parse_args()
+distributed.start_from(args)
+full = (r"checkpoints/2\\..*metrics", r"checkpoints/3\\..*metadata")
+fill_disk(full[args.process_id])
+halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+x = jax.make_array_from_callback((8,), halves, lambda index: np.arange(8.0)[index])
+opened = checkpoint.open_checkpoints(args.folder, 1, 1, ("a",))
+with full_disk.closed(opened) as checkpoints:
+    for step in (1, 2, 3, 4):
+        checkpoint.save(checkpoints, step, {"x": x}, {}, {"a": 0.5})
+        full_disk.wait_for_save(checkpoints, print)
+        print("kept", [saved.step for saved in checkpoints.checkpoints])
+"""
+
+
+@pytest.mark.slow
+def test_a_save_fails_for_all_wherever_it_fails(tmp_path: Path):
+    file = tmp_path / "saves.py"
+    file.write_text(SAVES)
+    codes = wait(start(tmp_path / "saves", 2, (str(file), f"--folder={tmp_path}")), 120)
+    texts = [log_of(tmp_path / "saves", index).read_text() for index in (0, 1)]
+    assert codes == [0, 0], texts
+    for text in texts:
+        lines = [x for x in text.splitlines() if x.startswith(("kept", NO_SPACE))]
+        said = [line.partition(":")[0] for line in lines]
+        assert said == ["kept [1]", *("warning", "kept [1]") * 2, "kept [4]"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -203,6 +353,7 @@ def test_one_process_needs_nobody():
     assert not jax.distributed.is_initialized()
     with distributed.first_goes_first():
         distributed.check_same("anything", 1)
+    assert distributed.of_all(3) == [3]
     with pytest.raises(SystemExit), distributed.all_or_none():
         sys.exit(3)
 

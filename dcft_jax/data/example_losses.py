@@ -1,14 +1,15 @@
 """The loss of a model on each example, computed once and kept on disk."""
 
 import hashlib
+import io
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.example import Example
 from dcft_jax.data.tokenizer import Tokenizer
 
@@ -66,8 +67,6 @@ def _check(identity: str, loss_N: np.ndarray, num_examples: int) -> None:
 
 
 def _save(loss_N: np.ndarray, path: Path) -> None:
-    """All or nothing, also if several processes write at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.npy")
-    np.save(partial, loss_N)
-    os.replace(partial, path)
+    buffer = io.BytesIO()
+    np.save(buffer, loss_N)
+    atomic_write(path, buffer.getvalue())

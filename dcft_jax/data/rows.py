@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from dcft_jax.data.atomic_write import atomic_folder
 
 # Arrays that make up a training row, without their axes.
 ROW_FIELDS = ("tokens", "loss_mask", "segments", "positions")
@@ -76,21 +76,15 @@ def save_rows(rows: Rows, folder: str | os.PathLike) -> None:
     If another process was first, its folder stays; the name is a hash of the
     content, so the two are equal.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    partial.mkdir()
+    meta = dict(num_truncated=rows.num_truncated, longest=rows.longest)
     try:
-        for name in _ARRAYS:
-            np.save(partial / f"{name}.npy", getattr(rows, name))
-        meta = dict(num_truncated=rows.num_truncated, longest=rows.longest)
-        (partial / _META).write_text(json.dumps(meta))
-        os.replace(partial, folder)
+        with atomic_folder(folder) as partial:
+            for name in _ARRAYS:
+                np.save(partial / f"{name}.npy", getattr(rows, name))
+            (partial / _META).write_text(json.dumps(meta))
     except OSError:
         if not has_rows(folder):
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # it is gone if all went well
 
 
 def has_rows(folder: str | os.PathLike) -> bool:

@@ -1,10 +1,12 @@
 """The report as a picture: regret of every method, and of parts of the embedding."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.reporting import canvas
 
 Entry = tuple[str, float, tuple[float, float]]  # name, mean, interval
@@ -34,8 +36,10 @@ def save_picture(found: Mapping[str, Any], path: str | os.PathLike) -> None:
         fontsize=9.5,
         color=canvas.INK,
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    buffer = io.BytesIO()
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    figure.savefig(buffer, dpi=150, format=kind)
+    atomic_write(path, buffer.getvalue())
 
 
 def _entries(

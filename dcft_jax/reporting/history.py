@@ -1,7 +1,7 @@
 """The record of a run, read from its workdir into numpy arrays."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,13 @@ class History:
         return {key: value for key, value in row.items() if not np.isnan(value)}
 
 
-def load_history(workdir: str | Path) -> History:
+def load_history(
+    workdir: str | Path, unwritten: Sequence[dict[str, Any]] = ()
+) -> History:
     """Reads config.json, metrics.jsonl and, if the run has ended, summary.json.
+
+    Args:
+      unwritten: rows that follow those of metrics.jsonl.
 
     Raises:
       FileNotFoundError: `workdir` is not the folder of a run.
@@ -87,7 +92,8 @@ def load_history(workdir: str | Path) -> History:
     config = _read_json(workdir / CONFIG_FILE)
     if not config.get("abilities"):
         raise ValueError(f"{workdir / CONFIG_FILE} has no abilities")
-    step_T, columns = _columns(jsonl.read_rows(workdir / METRICS_FILE))
+    rows = jsonl.read_rows(workdir / METRICS_FILE)
+    step_T, columns = _columns([*rows, *unwritten])
     return History(
         workdir=workdir,
         abilities=tuple(config["abilities"]),

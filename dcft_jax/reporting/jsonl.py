@@ -1,6 +1,5 @@
 """Rows of metrics as strict JSON lines, safe against crashes in mid-write."""
 
-import errno
 import json
 import math
 import os
@@ -8,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from dcft_jax.reporting.patient_file import PatientFile
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
@@ -28,11 +29,15 @@ def _strict(value: Any) -> Any:
 def replace_file(path: Path, text: str) -> None:
     """Writes `path` so that a crash leaves either the old or the new file, whole."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # space, where that is what there was not
+        raise
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -80,28 +85,18 @@ class JsonlWriter:
 
     `wall_s` counts the seconds of the run so far and goes on, after a restart, from
     `wall_offset_s`, the last row kept. Every row is written at once, so it outlives a
-    kill. On a full disk rows wait for space, until `close`, which raises OSError.
+    kill. On a full disk rows wait for space; see `PatientFile`.
     """
 
     def __init__(self, path: Path, wall_offset_s: float = 0.0):
-        self._file = path.open("ab", buffering=0)  # a write says how much it wrote
-        self._waiting = b""
+        self._file = PatientFile(path)
         self._start_s = time.monotonic() - wall_offset_s
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         wall_s = round(time.monotonic() - self._start_s, 3)
         row = {"step": step, "wall_s": wall_s, **metrics}
-        self._waiting += f"{dumps(row)}\n".encode()
-        try:
-            self._write_waiting()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
+        self._file.append(f"{dumps(row)}\n".encode())
 
-    def _write_waiting(self) -> None:
-        while self._waiting:
-            self._waiting = self._waiting[self._file.write(self._waiting) :]
-
-    def close(self) -> None:
-        with self._file:
-            self._write_waiting()
+    def close(self) -> list[dict[str, Any]]:
+        """Returns the rows for which there was no space."""
+        return [_row(record) for record in self._file.close()]

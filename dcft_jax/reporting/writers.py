@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from dcft_jax.reporting import jsonl
+from dcft_jax.reporting.tensorboard import TensorboardWriter
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_run_id.txt"
@@ -17,7 +18,9 @@ WANDB_ID_FILE = "wandb_run_id.txt"
 class Writer(Protocol):
     def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> list[dict[str, Any]] | None:
+        """Returns the rows for which metrics.jsonl had no space, if it knows."""
+        ...
 
 
 def open_writers(
@@ -99,9 +102,8 @@ class Writers:
             )
         return {k: float(v) for k, v in metrics.items() if k not in self._recorded}
 
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
+    def close(self) -> list[dict[str, Any]]:
+        return [row for writer in self._writers for row in writer.close() or ()]
 
 
 class Nowhere:
@@ -112,27 +114,6 @@ class Nowhere:
 
     def close(self) -> None:
         pass
-
-
-class TensorboardWriter:
-    """Scalars in a folder for TensorBoard; values that are not finite are left out."""
-
-    def __init__(self, folder: Path, resume_step: int | None = None):
-        from tensorboardX import SummaryWriter  # slow to import, not always wanted
-
-        purge_step = 0 if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(
-            str(folder),
-            purge_step=purge_step,
-            filename_suffix=f".{purge_step}",  # or a quick restart overwrites the file
-        )
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        for key, value in _finite(metrics).items():
-            self._writer.add_scalar(key, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
 
 
 class WandbWriter:

@@ -11,6 +11,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax.training import joint_save
 from dcft_jax.training.fingerprint import fingerprint
 from dcft_jax.training.state import TrainState
 
@@ -43,6 +44,7 @@ def open_checkpoints(
     # Orbax declares its own policies with types that its protocols do not admit.
     return ocp.training.Checkpointer(
         str(workdir.absolute() / "checkpoints"),
+        context=joint_save.make_context(),
         save_decision_policy=when,  # pyright: ignore[reportArgumentType]
         preservation_policy=kept,  # pyright: ignore[reportArgumentType]
         cleanup_tmp_directories=True,
@@ -66,13 +68,15 @@ def save(
 ) -> None:
     """Starts a save and returns once the state is copied off the devices.
 
+    Nothing is written before that: what goes wrong then is raised by `wait`.
+
     Args:
       metadata: config, versions, data hash: makes the checkpoint explain itself.
       losses: mix-val loss of each ability, if this step was evaluated.
     """
     checkpoints.save_checkpointables_async(
         step,
-        {"state": state},
+        {joint_save.STATE: state},
         custom_metadata={**metadata, FINGERPRINT: fingerprint(state)},
         metrics=dict(losses) if losses else None,
         force=True,

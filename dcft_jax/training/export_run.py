@@ -1,16 +1,14 @@
 """The model of a run as files for other programs, checked before they are kept."""
 
 import dataclasses
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from dcft_jax.data import Tokenizer, load_chat_tokenizer
+from dcft_jax.data.atomic_write import atomic_folder
 from dcft_jax.data.sentencepiece_export import to_huggingface
 from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from dcft_jax.models import (
@@ -81,9 +79,10 @@ def export_run(
             "--adapters: the run trained all parameters (config.lora.rank=0); leave "
             "it out to export those"
         )
-    with jax.set_mesh(trained.mesh), _folder(to) as folder:
+    with jax.set_mesh(trained.mesh), atomic_folder(to) as folder:
         exported = _write(trained, folder, adapters, dtype, max_shard_size, to)
         write_card(folder, Path(workdir), trained, exported, command)
+        _open_to_all(folder)
     return exported
 
 
@@ -242,17 +241,7 @@ def _check_space(folder: Path, params: Params, to: Path) -> None:
         )
 
 
-@contextmanager
-def _folder(to: Path) -> Iterator[Path]:
-    """A folder beside `to` that gets its name if all goes well, and is else removed."""
-    scratch = to.absolute().with_name(f".{to.absolute().name}.{os.getpid()}.partial")
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-        for path in scratch.iterdir():
-            # safetensors lets nobody but the owner read its files.
-            path.chmod(scratch.stat().st_mode & 0o666)
-        os.replace(scratch, to)
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
+def _open_to_all(folder: Path) -> None:
+    """As the umask says: safetensors lets nobody but the owner read its files."""
+    for path in folder.iterdir():
+        path.chmod(folder.stat().st_mode & 0o666)

@@ -1,5 +1,6 @@
 """What a finished run leaves behind: summary.json, report.html and a table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,16 +15,25 @@ from dcft_jax.reporting import (
     write_summary,
 )
 from dcft_jax.training.experience import add_experience
+from dcft_jax.training.full_disk import warn_if_full
 from dcft_jax.training.run import Run
 from dcft_jax.training.state import TrainState
 
 
-def finish(run: Run, state: TrainState) -> dict[str, Any]:
-    """Writes the summary and the report, shows both, returns the summary."""
+def finish(
+    run: Run, state: TrainState, unwritten: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Writes the summary and the report, shows both, returns the summary.
+
+    What a full disk has no space for is shown all the same.
+
+    Args:
+      unwritten: rows of metrics that are not on the disk, known to the first process.
+    """
     data, metadata = run.data, run.metadata()
     test = {name: data.rows[name]["test"] for name in run.abilities}
     summary = build_summary(
-        load_history(run.workdir),
+        load_history(run.workdir, unwritten),
         majority_baseline=data.majority_baseline,
         test_examples={name: rows.num_examples for name, rows in test.items()},
         scored_examples={n: rows.num_scored for n, rows in test.items()},
@@ -34,8 +44,11 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
     add_experience(run, state, summary)
     if not is_first():
         return summary
-    write_summary(run.workdir / "summary.json", summary)
-    report = write_report(run.workdir)
+    path, report = run.workdir / "summary.json", None
+    with warn_if_full(path, run.report):
+        write_summary(path, summary)
+    with warn_if_full(run.workdir / "report.html", run.report):
+        report = write_report(run.workdir)
     run.console.print(summary_table(summary))
     wall_s = summary["wall_s"]
     run.console.print(
@@ -47,5 +60,6 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
     for step, weights_K in summary["weights_path"]:
         shown = " / ".join(f"{weight:.3f}" for weight in weights_K)
         run.console.print(f"  step {step:>6}: {shown}", highlight=False)
-    run.console.print(f"Report: {report}", soft_wrap=True)
+    if report is not None:
+        run.console.print(f"Report: {report}", soft_wrap=True)
     return summary

@@ -1,4 +1,4 @@
-"""A full disk costs a checkpoint, not the run."""
+"""A full disk costs a checkpoint or a report, not the run."""
 
 import contextlib
 import errno
@@ -7,56 +7,105 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax.distributed import first_goes_first, is_first, of_all
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAVED, _FAILED, _FULL = range(3)
 
 
 class NotSavedError(OSError):
     """There was no space for the state that a run ends with."""
 
 
-@contextlib.contextmanager
-def outlive_full_disk(
+def wait_for_save(
     checkpoints: ocp.training.Checkpointer, report: Callable[[str], None]
-) -> Iterator[None]:
-    """Turns a save that fails for want of space into a warning.
+) -> None:
+    """Waits for a save that goes on; one that fails for want of space, in any of the
+    processes, is a warning.
 
     What it had written goes; the checkpoints from before stay.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        folder = Path(checkpoints.directory)
-        _clear(folder)
-        checkpoints.reload()
-        latest = checkpoints.latest
-        report(
-            f"warning: no space left in {folder}: a checkpoint was not saved, the run "
-            f"goes on ({'none was saved' if latest is None else _kept(latest.step)}). "
-            "The next is tried at run.save_every; free some space by then."
-        )
-
-
-def insist_on_saved(
-    checkpoints: ocp.training.Checkpointer, step: int, report: Callable[[str], None]
-) -> None:
-    """Waits until the state of a step is on the disk.
 
     Raises:
-      NotSavedError: it is not.
+      RuntimeError: another process could not save, for another reason.
     """
-    with outlive_full_disk(checkpoints, report):
+    error = None
+    try:
         checkpoints.wait()
+    except Exception as raised:
+        error = raised
+    if not _found_full(error):
+        return
+    folder = Path(checkpoints.directory)
+    with first_goes_first():
+        _clear(folder)
+    checkpoints.reload()
     latest = checkpoints.latest
-    if latest is None or latest.step != step:
-        where = "its beginning" if latest is None else f"step {latest.step}"
-        raise NotSavedError(
-            f"{checkpoints.directory}: no space left for the state of step {step}; "
-            f"free some, and the same command goes on from {where}"
+    report(
+        f"warning: no space left in {folder}: a checkpoint was not saved, the run "
+        f"goes on ({'none was saved' if latest is None else _kept(latest.step)}). "
+        "The next is tried at run.save_every; free some space by then."
+    )
+
+
+def _found_full(error: Exception | None) -> bool:
+    """Whether a process had no space; raises if one failed and none had."""
+    code = _FULL if is_full_disk(error) else _SAVED if error is None else _FAILED
+    codes = of_all(code)
+    if _FULL in codes:  # errors of the others are its consequences
+        return True
+    if error is not None:
+        raise error
+    failed = [index for index, code in enumerate(codes) if code == _FAILED]
+    if failed:
+        raise RuntimeError(
+            f"processes {failed} could not save a checkpoint; their output says why"
+        )
+    return False
+
+
+def find_unsaved(
+    checkpoints: ocp.training.Checkpointer, step: int, report: Callable[[str], None]
+) -> NotSavedError | None:
+    """Waits until the state of a step is on the disk; what to raise if it is not."""
+    wait_for_save(checkpoints, report)
+    latest = checkpoints.latest
+    if latest is not None and latest.step == step:
+        return None
+    where = "its beginning" if latest is None else f"step {latest.step}"
+    return NotSavedError(
+        f"{checkpoints.directory}: no space left for the state of step {step}; "
+        f"free some, and the same command goes on from {where}"
+    )
+
+
+@contextlib.contextmanager
+def closed(
+    checkpoints: ocp.training.Checkpointer,
+) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpoints, closed at the end: Orbax raises once more what was a warning."""
+    try:
+        yield checkpoints
+    finally:
+        try:
+            checkpoints.close()
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+
+
+@contextlib.contextmanager
+def warn_if_full(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """A file for which there is no space is a warning; the body replaces it whole."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        report(
+            f"warning: no space left for {path}; free some, and the same command "
+            "writes it"
         )
 
 
@@ -77,6 +126,6 @@ def _kept(step: int) -> str:
 
 def _clear(folder: Path) -> None:
     """Removes half-written checkpoints: Orbax does so at the next start only."""
-    if jax.process_index() == 0:
+    if is_first():
         for path in folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)

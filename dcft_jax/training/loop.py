@@ -8,7 +8,7 @@ that is told to end saves what the last step left: it evaluates when it goes on.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -21,10 +21,10 @@ from dcft_jax.evaluation.losses import exact_match, mean_loss
 from dcft_jax.mixture import allocate
 from dcft_jax.reporting import Nowhere, Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
-from dcft_jax.training import checkpoint, preemption
+from dcft_jax.training import checkpoint, full_disk, preemption
 from dcft_jax.training.continuation import continue_run
 from dcft_jax.training.finish import finish
-from dcft_jax.training.full_disk import insist_on_saved, outlive_full_disk
+from dcft_jax.training.full_disk import find_unsaved, wait_for_save
 from dcft_jax.training.generated import (
     Generation,
     can_reply,
@@ -172,8 +172,7 @@ def roll_back(
     target = -1 if rollback is None else int(rollback(state.mixture.rule))
     if target < 0 or target >= int(state.step):
         return state
-    with outlive_full_disk(checkpoints, run.report):
-        checkpoints.wait()
+    wait_for_save(checkpoints, run.warn)
     earlier = checkpoint.load(checkpoints, target, abstract_state(run))
     run.console.print(f"Step {int(state.step)}: back to the parameters of {target}.")
     return dataclasses.replace(
@@ -201,10 +200,8 @@ def save(
     losses: dict[str, float],
 ) -> None:
     """Saves, or goes on without if the disk is full."""
-    with outlive_full_disk(checkpoints, run.report):
-        checkpoints.wait()  # a save that began earlier may fail only here
-    with outlive_full_disk(checkpoints, run.report):
-        checkpoint.save(checkpoints, step, state, run.metadata(), losses)
+    wait_for_save(checkpoints, run.warn)  # one that began earlier fails only here
+    checkpoint.save(checkpoints, step, state, run.metadata(), losses)
 
 
 def leave(
@@ -218,7 +215,9 @@ def leave(
     log.flush()
     if checkpoint.is_due(checkpoints, step, at_end=True):
         save(run, checkpoints, step, state, {})
-    insist_on_saved(checkpoints, step, run.report)
+    unsaved = find_unsaved(checkpoints, step, run.warn)
+    if unsaved is not None:
+        raise unsaved
     raise preemption.Preempted(
         f"{run.workdir}: saved at step {step}; the same command goes on"
     )
@@ -280,7 +279,7 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
       ValueError: no checkpoint can be read.
-      NotSavedError: the disk is too full for the last state.
+      NotSavedError: the disk is too full for the last state; its results were shown.
       Preempted: SIGTERM came, and the state is saved.
     """
     options = run.config.run
@@ -288,8 +287,10 @@ def train(run: Run) -> dict[str, Any]:
     with (
         jax.set_mesh(run.mesh),
         preemption.notice() as told_to_end,
-        checkpoint.open_checkpoints(
-            run.workdir, options.save_every, run.keep, run.best_of
+        full_disk.closed(
+            checkpoint.open_checkpoints(
+                run.workdir, options.save_every, run.keep, run.best_of
+            )
         ) as checkpoints,
     ):
         state = restore_or_init(run, checkpoints)
@@ -300,8 +301,29 @@ def train(run: Run) -> dict[str, Any]:
                 run.workdir, run.config.logging, resume_step, run.plain_config
             )
         progress = Progress(run.num_steps, run.abilities, run.console, resume_step or 0)
-        with contextlib.closing(writer), progress:
+        unwritten: list[dict[str, Any]] = []
+        with written(run, writer, unwritten), progress:
             state = run_steps(run, state, checkpoints, writer, progress, told_to_end)
-        insist_on_saved(checkpoints, run.num_steps, run.report)
+        unsaved = find_unsaved(checkpoints, run.num_steps, run.warn)
     with first_goes_first():  # who has closed metrics.jsonl, which all read
-        return finish(run, state)
+        summary = finish(run, state, unwritten)
+    if unsaved is not None:
+        raise unsaved
+    return summary
+
+
+@contextlib.contextmanager
+def written(
+    run: Run, writer: Writer, unwritten: list[dict[str, Any]]
+) -> Iterator[None]:
+    """Closes the writer at the end; rows without space go to `unwritten`."""
+    try:
+        yield
+    finally:
+        unwritten += writer.close() or ()
+        if unwritten:
+            first, last = unwritten[0]["step"], unwritten[-1]["step"]
+            run.warn(
+                f"warning: no space left in {run.workdir}: metrics.jsonl lacks "
+                f"{len(unwritten)} rows, of steps {first} to {last}."
+            )

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dcft_jax import config as config_lib
 from dcft_jax.data import Prepared, prepare, preview, tier_streams
-from dcft_jax.distributed import check_same, first_goes_first
+from dcft_jax.distributed import check_same, first_goes_first, is_first
 from dcft_jax.models import Opened, check_mesh, combine
 from dcft_jax.sharding import (
     Rules,
@@ -110,6 +110,13 @@ class Run:
     def report(self, text: str) -> None:
         """Says what the user should know, in one line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Reports on every process: each may have an output of its own."""
+        if is_first():
+            self.report(text)
+        else:
+            Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint or a summary says about where it came from."""

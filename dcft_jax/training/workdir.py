@@ -10,7 +10,7 @@ from typing import Any
 
 from dcft_jax.config import difference
 from dcft_jax.data import Tokenizer, load_chat_tokenizer
-from dcft_jax.data.atomic_write import atomic_write
+from dcft_jax.data.atomic_write import atomic_folder, atomic_write
 from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
@@ -104,9 +104,13 @@ def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Writes the tokenizer, for generation, export and runs that go on from this one:
     tokenizer.model of a SentencePiece tokenizer, otherwise the folder tokenizer/.
     """
-    if not _tokenizer_paths(workdir):
-        ours = isinstance(tokenizer, SentencePieceTokenizer)
-        tokenizer.save(workdir if ours else workdir / "tokenizer")
+    if _tokenizer_paths(workdir):
+        return
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        tokenizer.save(workdir)  # one file
+        return
+    with atomic_folder(workdir / "tokenizer") as folder:
+        tokenizer.save(folder)
 
 
 def kept_tokenizer(workdir: Path) -> Tokenizer:

@@ -1,14 +1,11 @@
-"""Sources that hang, and files that are whole."""
+"""Sources that hang."""
 
-import os
 import threading
-from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from dcft_jax.data import prepare, splits
-from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.time_limit import within
 
 
@@ -35,24 +32,3 @@ def test_a_source_that_hangs_is_named(tiny_config: ConfigDict, monkeypatch):
     ):
         prepare(tiny_config)
     answer.set()
-
-
-def test_files_are_written_whole_and_by_the_umask(tmp_path: Path):
-    path = tmp_path / "new" / "file.json"
-    before = os.umask(0o077)
-    try:
-        atomic_write(path, "private")
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o600
-    before = os.umask(0o022)
-    try:
-        atomic_write(path, b"public")
-    finally:
-        os.umask(before)
-    assert path.read_text() == "public"
-    assert path.stat().st_mode & 0o777 == 0o644
-    with pytest.raises(AttributeError):
-        atomic_write(path, None)  # type: ignore[arg-type]
-    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
-    assert path.read_text() == "public"

@@ -30,8 +30,8 @@ class Disk:
 
 def writer_on(path: Path, free: int) -> tuple[jsonl.JsonlWriter, Disk]:
     writer = jsonl.JsonlWriter(path)
-    disk = Disk(writer._file, free)
-    writer._file = disk  # type: ignore[assignment]
+    disk = Disk(writer._file._file, free)
+    writer._file._file = disk  # type: ignore[assignment]
     return writer, disk
 
 
@@ -47,11 +47,16 @@ def test_rows_wait_for_space_in_their_order(tmp_path: Path):
     writer.close()
 
 
-def test_rows_that_stay_unwritten_and_other_errors_are_raised(tmp_path: Path):
-    writer, disk = writer_on(tmp_path / "metrics.jsonl", free=0)
-    writer.write(0, {"loss": 0.5})
-    with pytest.raises(OSError, match="no more"):
-        writer.close()
+def test_rows_that_stay_unwritten_are_returned_and_other_errors_raised(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    writer, disk = writer_on(path, free=50)
+    for step in range(3):
+        writer.write(step, {"loss": 0.5})
+    assert [(row["step"], row["loss"]) for row in writer.close()] == [
+        (1, 0.5),
+        (2, 0.5),
+    ]
+    assert [row["step"] for row in jsonl.read_rows(path)] == [0]
     disk.number = errno.EIO
     with pytest.raises(OSError, match="no more"):
         writer.write(1, {"loss": 0.5})

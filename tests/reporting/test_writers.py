@@ -1,3 +1,4 @@
+import errno
 import importlib.util
 import json
 import struct
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from tensorboardX.proto import event_pb2
 
 from dcft_jax.reporting import jsonl, open_writers
+from dcft_jax.reporting.tensorboard import TensorboardWriter
 from dcft_jax.reporting.writers import WandbWriter
 
 
@@ -160,6 +162,22 @@ def test_tensorboard_gets_scalars_and_purges_what_is_redone(tmp_path: Path):
     assert starts == [0, 4]
 
 
+def test_tensorboard_does_not_stop_a_run_on_a_full_disk(tmp_path: Path):
+    writer = TensorboardWriter(tmp_path)
+    disk = writer._file._file
+
+    def no_space(data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no more")
+
+    writer._file._file = SimpleNamespace(write=no_space)  # type: ignore[assignment]
+    for step in range(30):  # more than any queue holds
+        writer.write(step, {"x": 1.0})
+    writer._file._file = disk
+    writer.close()
+    steps = [e.step for e in read_events(tmp_path) if e.summary.value]
+    assert steps == list(range(30))
+
+
 needs_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="wandb is not installed"
 )
@@ -168,11 +186,15 @@ needs_wandb = pytest.mark.skipif(
 @needs_wandb
 @pytest.mark.slow
 def test_wandb_offline_goes_on_in_the_same_run(tmp_path: Path, monkeypatch):
+    import wandb
+
     monkeypatch.setenv("WANDB_SILENT", "true")
     for resume_step in (None, 1):
         writer = open_writers(tmp_path, logging(wandb_project="p"), resume_step, {})
         writer.write(2, {"train/loss/a": 0.25, "train/loss/b": float("nan")})
         writer.close()
+    # Its service writes the end of a run after the run was closed.
+    wandb.teardown()
     run_id = (tmp_path / "wandb_run_id.txt").read_text().strip()
     records = list(tmp_path.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
     assert records and len(records) == len(list(tmp_path.glob("wandb/offline-run-*")))

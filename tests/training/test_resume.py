@@ -1,7 +1,10 @@
 """A run that was stopped anywhere continues as if it had never been."""
 
 import dataclasses
+import errno
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +13,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dcft_jax.training import checkpoint, recovery
+from dcft_jax.reporting import open_writers
+from dcft_jax.reporting.patient_file import PatientFile
+from dcft_jax.training import checkpoint, loop, recovery
+from dcft_jax.training.full_disk import NotSavedError
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, abstract_state, open_run
 from dcft_jax.training.state import TrainState
+from tests.full_disk_run import fill_disk
 
 QUIET = Console(quiet=True)
 TIMES = (
@@ -89,3 +96,38 @@ def test_resume_is_bit_exact_at_every_step(straight: Run, step: int, tmp_path: P
     before = json.loads((straight.workdir / "summary.json").read_text())
     assert summary["abilities"] == before["abilities"]
     assert summary["weights_path"] == before["weights_path"]
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_the_results_are_told_and_then_nothing_is_lost(
+    straight: Run, tmp_path: Path, monkeypatch
+):
+    cut = cut_at(straight, 5, tmp_path / "run")
+    output = io.StringIO()
+    run = dataclasses.replace(cut, console=Console(file=output, width=200))
+
+    def then_full(*args):
+        writer = open_writers(*args)
+        patch.setattr(PatientFile, "_write_waiting", no_space)
+        fill_disk(re.escape(str(run.workdir)), patch.setattr)
+        return writer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "open_writers", then_full)
+        with pytest.raises(NotSavedError, match=r"free some, .* goes on from step 5"):
+            train(run)
+    before = json.loads((straight.workdir / "summary.json").read_text())
+    said = output.getvalue()
+    assert "a checkpoint was not saved, the run goes on (that of step 5" in said
+    assert "metrics.jsonl lacks 2 rows, of steps 6 to 6" in said
+    assert said.count("no space left for") == 2  # summary.json and report.html
+    for ability in before["abilities"].values():
+        assert f"{ability['test_loss_after']:.3f}" in said
+    assert not (run.workdir / "summary.json").exists()
+    assert train(cut)["abilities"] == before["abilities"]
+    assert_same_bits(final_state(cut), final_state(straight))
+    assert records(cut.workdir) == records(straight.workdir)
+
+
+def no_space(*_) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

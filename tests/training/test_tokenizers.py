@@ -1,5 +1,6 @@
 """Runs on tokenizers of other people, and what a workdir keeps."""
 
+import errno
 import io
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dcft_jax.data import load_chat_tokenizer, train_tokenizer
+from dcft_jax.data import hf_tokenizer, load_chat_tokenizer, train_tokenizer
+from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.training.run import open_run
 from dcft_jax.training.workdir import keep_tokenizer, kept_tokenizer
 from tests.conftest import make_tiny_config
@@ -27,6 +29,23 @@ def test_kept_tokenizers_come_back(tmp_path: Path):
             assert kept_tokenizer(tmp_path / name) == tokenizer
     assert (tmp_path / "ours" / "tokenizer.model").is_file()
     assert (tmp_path / "theirs" / "tokenizer" / "chat_template.jinja").is_file()
+
+
+def test_half_a_tokenizer_is_none(tmp_path: Path, monkeypatch):
+    tokenizer = load_chat_tokenizer(write_family(BY_NAME["gemma2"], tmp_path / "m"))
+
+    def no_space(path: Path, content: str) -> None:
+        if path.name == "chat_template.jinja":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        atomic_write(path, content)
+
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(hf_tokenizer, "atomic_write", no_space)
+        keep_tokenizer(tmp_path / "run", tokenizer)
+    assert not list((tmp_path / "run").iterdir())
+    keep_tokenizer(tmp_path / "run", tokenizer)
+    assert kept_tokenizer(tmp_path / "run") == tokenizer
 
 
 def test_a_run_on_a_huggingface_tokenizer(task_files: dict[str, Path], tmp_path: Path):

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 import sys
 from collections.abc import Iterable
 from importlib import metadata
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import track
 
+from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.example import Example, SourceData
 from dcft_jax.data.sources import doctest_check, library_functions
 from dcft_jax.data.sources.code import function_example
@@ -79,7 +79,7 @@ def _fill(caches: dict[str, Path]) -> None:
         functions = doctest_check.verified(library_functions.candidates(package))
         licence = _licence(package)
         rows = [{**function, "licence": licence} for function in functions]
-        _write(caches[package], json.dumps(rows, indent=1))
+        atomic_write(caches[package], json.dumps(rows, indent=1))
 
 
 def _progress(packages: list[str]) -> Iterable[str]:
@@ -87,14 +87,6 @@ def _progress(packages: list[str]) -> Iterable[str]:
         return packages
     console = Console(stderr=True)
     return track(packages, "Checking library functions", console=console)
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing, also if several processes write at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _licence(package: str) -> str:
