@@ -20,6 +20,7 @@ from benchmarks.turns import Step
 from dcft_jax.models import Params, save_pretrained
 from dcft_jax.models.pretrained.peft import WEIGHTS, save_adapters
 from dcft_jax.models.response import response_targets
+from dcft_jax.sharding import logical_to_spec
 from dcft_jax.training.loop import next_slots, read_mixture
 from dcft_jax.training.program import build_program
 from dcft_jax.training.run import Run, jit_init, tier_sizes
@@ -45,7 +46,8 @@ def first_batch(run: Run) -> tuple[TrainState, dict[str, jax.Array]]:
 
 def rows_of(run: Run, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The rows of all slots as one [B, L] batch."""
-    sharding = jax.NamedSharding(run.mesh, jax.P("data"))
+    spec = logical_to_spec(run.program.model.rules, ("batch", None))
+    sharding = jax.NamedSharding(run.mesh, spec)
     length = batch["tokens_SBL"].shape[-1]
     return {
         name: jax.device_put(

@@ -76,6 +76,7 @@ def test_an_ability_is_a_file_and_four_lines(
     for name in quickstart.get_config().abilities:  # theirs take long to generate
         del config.abilities[name]
     config.tokenizer.vocab_size = 300
+    config.pretrained.path = ""  # relative to the folder of the project
     data = prepare(config)
     held_out = {split: data.rows["capitals"][split] for split in ("mix_val", "test")}
     assert [split.num_examples for split in held_out.values()] == [48, 48]
