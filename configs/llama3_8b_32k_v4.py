@@ -1,7 +1,7 @@
 """Llama 3.1 8B on rows of 32,768 tokens, for 64 chips of TPU v4 (v4-128).
 
-As configs/tpu_v4.py, with fewer and longer rows: one of one slot on each chip. Compiled
-for v4, not run on it.
+As configs/tpu_v4.py, with fewer and longer rows: one of one slot on each chip. Traced
+on its mesh, not run on it.
 """
 
 from ml_collections import ConfigDict

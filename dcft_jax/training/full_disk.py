@@ -25,7 +25,8 @@ def wait_for_save(
     """Waits for a save that goes on; one that fails for want of space, in any of the
     processes, is a warning.
 
-    What it had written goes; the checkpoints from before stay.
+    What it had written goes, at the latest at the next start; the checkpoints from
+    before stay.
 
     Raises:
       RuntimeError: another process could not save, for another reason.
