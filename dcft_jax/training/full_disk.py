@@ -10,6 +10,7 @@ from pathlib import Path
 from orbax.checkpoint import v1 as ocp
 
 from dcft_jax.distributed import first_goes_first, is_first, of_all
+from dcft_jax.training.joint_save import settle
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAVED, _FAILED, _FULL = range(3)
@@ -25,8 +26,7 @@ def wait_for_save(
     """Waits for a save that goes on; one that fails for want of space, in any of the
     processes, is a warning.
 
-    What it had written goes, at the latest at the next start; the checkpoints from
-    before stay.
+    What it had written goes; the checkpoints from before stay.
 
     Raises:
       RuntimeError: another process could not save, for another reason.
@@ -39,6 +39,8 @@ def wait_for_save(
     if not _found_full(error):
         return
     folder = Path(checkpoints.directory)
+    settle()
+    of_all(_FULL)  # the first clears what nobody writes any more
     with first_goes_first():
         _clear(folder)
     checkpoints.reload()

@@ -7,9 +7,10 @@ their error at once.
 """
 
 import asyncio
+import contextlib
 import itertools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ class Save:
         self._number = number
         self._lock = threading.Lock()
         self._said: set[str] = set()
+        self.writing: Sequence[Any] = ()  # futures of shards
 
     def reach(self, stage: str) -> None:
         """Waits until all processes are there.
@@ -72,6 +74,7 @@ class Saves:
     """The saves of one `Checkpointer`, one after the other."""
 
     _numbers = itertools.count()  # all processes save the same in the same order
+    latest: Save | None = None
 
     def __init__(self) -> None:
         self._now: Save | None = None
@@ -81,7 +84,7 @@ class Saves:
         return self  # Orbax copies its options, and `barrier` with them
 
     def begin(self) -> Save:
-        self._now = Save(next(self._numbers))
+        self._now = Saves.latest = Save(next(self._numbers))
         return self._now
 
     def barrier(self, *, key: str, timeout_ms: int) -> None:
@@ -99,6 +102,13 @@ class Saves:
             if self._before is not None:
                 self._before.forget()
             self._before, self._now = self._now, None
+
+
+def settle() -> None:
+    """Waits until no thread of a save that failed writes shards any more."""
+    for future in Saves.latest.writing if Saves.latest else ():
+        with contextlib.suppress(Exception):  # the save itself has raised it
+            future.result()
 
 
 def make_context() -> ocp.Context | None:
@@ -145,7 +155,9 @@ def _make_handler(saves: Saves) -> type[ocp.handlers.CheckpointableHandler]:
 
         async def save(self, directory: Any, checkpointable: Any) -> Awaitable[None]:
             save = saves.begin()
-            return self._finish(save, await self._orbax.save(directory, checkpointable))
+            writing = await self._orbax.save(directory, checkpointable)
+            save.writing = writing.commit_futures
+            return self._finish(save, writing)
 
         async def _finish(self, save: Save, writing: Any) -> None:
             try:
