@@ -155,7 +155,7 @@ def _make_handler(saves: Saves) -> type[ocp.handlers.CheckpointableHandler]:
 
         async def save(self, directory: Any, checkpointable: Any) -> Awaitable[None]:
             save = saves.begin()
-            writing = await self._orbax.save(directory, checkpointable)
+            writing: Any = await self._orbax.save(directory, checkpointable)
             save.writing = writing.commit_futures
             return self._finish(save, writing)
 
