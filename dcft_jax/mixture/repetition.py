@@ -93,7 +93,7 @@ def cap_repetition(
     """
 
     def limits(extra):
-        return max_weights(
+        limit_C = max_weights(
             budget_C,
             rows_C,
             credit_C,
@@ -103,30 +103,40 @@ def cap_repetition(
             margin,
             extra,
         )
+        return jnp.minimum(limit_C, 1.0)
 
-    extra = _least_extra(limits, budget_C)
-    limit_C = jnp.minimum(limits(extra), 1.0)
-    relaxed_C = limit_C / jnp.maximum(jnp.sum(limit_C), 1e-30)
-    weights_C = jnp.where(extra > 0, relaxed_C, cap(weights_C, limit_C))
-    return weights_C, extra
+    limit_C = limits(0.0)
+    extra, raised_C = _least_extra(limits)
+    relaxed_C = raised_C / jnp.maximum(jnp.sum(raised_C), 1e-30)
+    fits = jnp.sum(limit_C) >= 1.0
+    weights_C = jnp.where(fits, cap(weights_C, limit_C), relaxed_C)
+    return weights_C, jnp.where(fits, 0.0, extra)
 
 
-def _least_extra(limits, budget_C) -> jax.Array:
-    """The least share by which budgets must grow for the limits to sum to 1."""
+def _least_extra(limits) -> tuple[jax.Array, jax.Array]:
+    """The least share by which budgets must grow for the limits to sum to 1, and the
+    limits then.
 
-    def enough(extra):
-        return jnp.sum(jnp.minimum(limits(extra), 1.0)) >= 1.0
+    They come out of the loop as numbers: budgets nearly cancel against rows, and the
+    compiler may evaluate an expression twice, with other roundings each time.
+    """
 
     def double(_, high):
-        return jnp.where(enough(high), high, 2.0 * high)
+        return jnp.where(jnp.sum(limits(high)) >= 1.0, high, 2.0 * high)
 
     def halve(_, interval):
-        low, high = interval
+        low, high, high_C = interval
         middle = (low + high) / 2
-        fits = enough(middle)
-        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+        middle_C = limits(middle)
+        fits = jnp.sum(middle_C) >= 1.0
+        return (
+            jnp.where(fits, low, middle),
+            jnp.where(fits, middle, high),
+            jnp.where(fits, middle_C, high_C),
+        )
 
     # A budget is at least one row, and no run has more than 2^100 of them.
     high = lax.fori_loop(0, 100, double, jnp.float32(1e-6))
-    _, high = lax.fori_loop(0, BISECTIONS, halve, (jnp.float32(0.0), high))
-    return jnp.where(enough(0.0), 0.0, high)
+    start = jnp.float32(0.0), high, limits(high)
+    _, extra, limit_C = lax.fori_loop(0, BISECTIONS, halve, start)
+    return extra, limit_C

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dcft_jax.mixture import (
@@ -158,6 +158,7 @@ def test_budgets_that_cannot_be_kept_are_raised_alike_and_said_so():
 
 
 @settings(deadline=None, max_examples=60)
+@example(seed=850, size=2)  # far beyond the budgets, they nearly cancel
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([1, 2, 6]))
 def test_always_on_the_simplex_and_permutes(seed, size):
     """Also with spent, tiny and unlimited budgets, and at the end of the run."""
