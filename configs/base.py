@@ -71,7 +71,7 @@ def get_config() -> ConfigDict:
     # Length and cadence, in optimizer steps.
     config.run = ConfigDict(
         dict(
-            seed=0,
+            seed=0,  # of new parameters, the order of rows, what rules draw
             # Work directory of a run to go on from, to more steps or more abilities.
             continue_from="",
             num_steps=1000,
@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
             seq_len=2048,
             num_slots=8,  # S: every slot holds rows of one ability
             rows_per_slot=4,  # B
-            seed=0,  # of the splits and the shuffles; not of the model
+            seed=0,  # of the splits and of what sources draw
             on_bad_row="fail",  # "fail" | "skip" (skipped rows are counted and shown)
             source_timeout_s=3600.0,  # for reading one source; a longer one is an error
             max_truncated_share=0.01,  # of the examples of an ability; more is refused
@@ -160,7 +160,7 @@ def get_config() -> ConfigDict:
             # large vocabulary this bounds memory, for one more product of matrices.
             logits_chunk=0,
             attention="auto",  # "auto": by blocks on TPUs | "dense": with all scores
-            remat="none",  # "none" | "full" | "dots"
+            remat="none",  # "none" | "full" | "dots" | "all_dots"
             param_dtype="float32",
             compute_dtype="bfloat16",
         )

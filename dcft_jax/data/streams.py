@@ -32,7 +32,7 @@ def tier_streams(
 
     Args:
         train: rows of each tier.
-        seed: `config.data.seed`.
+        seed: `config.data.seed + config.run.seed`.
         ability: its name.
     """
     if len(train) == 1:

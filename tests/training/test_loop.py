@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from dcft_jax.config import from_plain, to_plain
 from dcft_jax.reporting import load_history
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import open_run
@@ -92,6 +93,25 @@ def test_a_sharded_run_is_the_same_run(tiny_config: ConfigDict, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_seeds_share_the_splits_and_not_the_order(
+    tiny_config: ConfigDict, tmp_path: Path
+):
+    """Else runs that start from a model would be the same in every seed."""
+    first, second = (
+        open_run(with_seed(tiny_config, s), tmp_path / str(s), QUIET, jax.devices()[:1])
+        for s in (0, 1)
+    )
+    assert first.data.content_hash == second.data.content_hash
+    for one, other in zip(first.streams, second.streams, strict=True):
+        assert any(np.any(one[i]["tokens"] != other[i]["tokens"]) for i in range(4))
+
+
+def with_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    config = from_plain(to_plain(config))
+    config.run.seed = seed
+    return config
+
+
 def test_seeds_differ_and_repeat(tiny_config: ConfigDict, tmp_path: Path):
     tiny_config.run.update(num_steps=2, eval_every=2)
     losses = []
