@@ -38,7 +38,8 @@ SELECTED = "transformers + peft, logits where there is loss"
 
 def make_run(arguments: argparse.Namespace, folder: Path) -> Run:
     config = smollm2_cpu.get_config()
-    config.model.remat = arguments.remat
+    if arguments.remat:
+        config.model.remat = arguments.remat
     config.data.update(num_slots=arguments.rows, seq_len=arguments.length)
     return open_run(config, folder / "run")
 
@@ -92,8 +93,8 @@ def report(arguments: argparse.Namespace) -> str:
             f"{arguments.clock} time; {arguments.rows} rows of {arguments.length} "
             f"tokens ({tokens} tokens of examples, {responses} of them in replies); "
             f"rank {run.config.lora.rank} on all linear layers; remat "
-            f"`{arguments.remat}`; {arguments.rounds} rounds. Ratios are medians "
-            "(lowest to highest) of those of one round.\n",
+            f"`{run.config.model.remat}`; {arguments.rounds} rounds. Ratios are "
+            "medians (lowest to highest) of those of one round.\n",
             markdown(header, table),
             "## Is it the same work?\n",
             "Mean loss of the reply tokens, and how far the gradients of all adapters "
@@ -108,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=6, help="of one step")
     parser.add_argument("--length", type=int, default=256, help="tokens per row")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--remat", default="none", help="config.model.remat of ours")
+    parser.add_argument("--remat", help="config.model.remat of ours")
     parser.add_argument("--engines", nargs="+", default=["materialize", "lagged"])
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--cores", type=int, default=cores, help="for both sides")

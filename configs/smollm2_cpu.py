@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.data.update(seq_len=256, num_slots=6, rows_per_slot=1)
     config.mesh.cpu_devices = 0
     config.mesh.update(ability=1, data=-1)
-    config.model.update(compute_dtype="float32", remat="none")
+    config.model.update(compute_dtype="float32", remat="all_dots")
     config.optimizer.update(
         learning_rate=1e-3, warmup_steps=5, weight_decay=0.0, schedule="wsd", b2=0.99
     )

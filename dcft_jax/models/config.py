@@ -12,7 +12,7 @@ from dcft_jax import sharding
 from dcft_jax.models.lora import LoRA
 
 ACTIVATIONS = ("silu", "gelu")
-REMAT = ("none", "full", "dots")
+REMAT = ("none", "full", "dots", "all_dots")
 ROPE_SCALINGS = ("none", "linear", "llama3")
 ATTENTIONS = ("auto", "dense")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -24,6 +24,7 @@ Params = dict[str, Any]
 REMAT_POLICY = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "all_dots": jax.checkpoint_policies.dots_saveable,
 }
 
 

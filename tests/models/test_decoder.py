@@ -162,7 +162,7 @@ def test_window_bounds_what_a_stack_of_layers_can_see():
     assert np.abs(before[:, reach] - after[:, reach]).max() > 1e-5
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "dots", "all_dots"])
 def test_remat_changes_no_gradient(remat):
     config = make(**GEMMA3)
     params, tokens_BL = random_params(config), random_tokens(1, 6)
