@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,13 @@ if _CACHE not in os.environ:
     atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that all workers end at the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    number = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -number[item.path], item.path))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -67,6 +67,9 @@ def train_command(
 
 def make_config(task_files: dict[str, Path], cache_dir: Path) -> ConfigDict:
     config = make_tiny_config(task_files, cache_dir)
+    # Every process compiles, and all share two cores.
+    del config.abilities["general"]
+    config.model.update(num_layers=1, width=16, hidden=16)
     config.run.update(save_every=3, log_every=1)
     # Devices of a process lie along both axes that split a batch, if it has two.
     config.mesh.update(ability=2, data=-1)
