@@ -16,6 +16,7 @@ from rich.console import Console
 from dcft_jax import distributed
 from dcft_jax.planning import explain_exhausted, is_exhausted
 from dcft_jax.sharding import set_cpu_devices
+from dcft_jax.training.exclusive import InUseError
 from dcft_jax.training.full_disk import NotSavedError
 from dcft_jax.training.loop import train
 from dcft_jax.training.preemption import Preempted
@@ -80,7 +81,7 @@ def open_and_train(config: ConfigDict, workdir: str) -> None:
         train(run)
     except Preempted as saved:
         Console().print(str(saved), markup=False, highlight=False, soft_wrap=True)
-    except (FloatingPointError, NotSavedError) as error:
+    except (FloatingPointError, InUseError, NotSavedError) as error:
         fail(error)
 
 

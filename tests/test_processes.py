@@ -70,6 +70,7 @@ def make_config(task_files: dict[str, Path], cache_dir: Path) -> ConfigDict:
     # Every process compiles, and all share two cores.
     del config.abilities["general"]
     config.model.update(num_layers=1, width=16, hidden=16)
+    config.tokenizer.vocab_size = 300
     config.run.update(save_every=3, log_every=1)
     # Devices of a process lie along both axes that split a batch, if it has two.
     config.mesh.update(ability=2, data=-1)

@@ -23,6 +23,7 @@ from dcft_jax.reporting import Nowhere, Progress, Writer, open_writers
 from dcft_jax.sharding import match_sharding, place
 from dcft_jax.training import checkpoint, full_disk, preemption
 from dcft_jax.training.continuation import continue_run
+from dcft_jax.training.exclusive import held
 from dcft_jax.training.finish import finish
 from dcft_jax.training.full_disk import find_unsaved, wait_for_save
 from dcft_jax.training.generated import (
@@ -278,10 +279,16 @@ def train(run: Run) -> dict[str, Any]:
 
     Raises:
       FloatingPointError: a loss stopped being finite; names step and ability.
+      InUseError: another process trains in the work directory.
       ValueError: no checkpoint can be read.
       NotSavedError: the disk is too full for the last state; its results were shown.
       Preempted: SIGTERM came, and the state is saved.
     """
+    with held(run.workdir):
+        return _train(run)
+
+
+def _train(run: Run) -> dict[str, Any]:
     options = run.config.run
     set_aside_unlistable(run.workdir, run.report)
     with (

@@ -12,6 +12,7 @@ from dcft_jax.config import difference
 from dcft_jax.data import Tokenizer, load_chat_tokenizer
 from dcft_jax.data.atomic_write import atomic_folder, atomic_write
 from dcft_jax.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from dcft_jax.training.exclusive import held
 
 
 def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
@@ -21,7 +22,8 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
       config: the plain config; it is kept as `config.json`.
 
     Raises:
-      OSError: the folder cannot be created or written.
+      OSError: the folder cannot be created or written, or (InUseError) another
+        process trains in it.
       ValueError: it belongs to a run with another config; the message shows
         the difference.
     """
@@ -44,7 +46,8 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
                 + "\n  ".join(lines)
                 + "\nName another folder, or delete this one to start over."
             )
-    write_json(known, config)
+    with held(workdir):  # known before the data are prepared; `train` holds it
+        write_json(known, config)
     return workdir
 
 
