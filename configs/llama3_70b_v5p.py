@@ -1,6 +1,7 @@
 """Llama 3.1 70B, all parameters, on three abilities, for 256 chips of v5p (v5p-512).
 
-As configs/tpu_v4.py, with another model and mesh. Traced on it, not run.
+As configs/tpu_v4.py, with another model and mesh. Compiled for v5p, not run on it;
+docs/scale.md has what it needs.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     python -m dcft_jax.main --config configs/llama3_8b_v4.py --workdir gs://bucket/run
 
-The data are those of configs/tpu_v4.py. Traced on its mesh, not run on it.
+The data are those of configs/tpu_v4.py. Compiled for v4, not run on it; docs/scale.md
+has what it needs.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
         --workdir gs://bucket/run
 
 Every slice holds the whole state, split over its own chips, and half of the rows of
-every slot; gradients meet over the network between them. Traced on its mesh,
-not run on it.
+every slot; gradients meet over the network between them. Compiled for v4, not run on
+it; docs/scale.md has what it needs.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 Each function returns the config with the prior of its situation. The data do not
 depend on the seed of a run, so they are read and packed once for each setting, and
-differences between seeds are those of initial parameters.
+differences between seeds are those of initial parameters and of the order of rows.
 """
 
 from collections.abc import Callable, Iterable
