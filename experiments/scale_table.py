@@ -33,7 +33,7 @@ def scale_tables(configs: Mapping[str, Row], grid: Mapping[str, Row]) -> str:
         f"{title}\n\n{markdown(HEADER, [_line(n, row) for n, row in rows.items()])}"
         for title, rows in (
             ("Configs of this repository", named),
-            ("Llama 3, all parameters, 4,096 tokens a chip", grid),
+            ("Llama 3, all parameters, 4,096 tokens a chip (70B: 1,024)", grid),
         )
         if rows
     ]
@@ -56,7 +56,7 @@ def _line(name: str, row: Row) -> list[str]:
         f"{row['tokens_per_step']:,}",
         f"{needed:.1f} of {row['hbm_capacity_gib']:g}{fits}",
         f"{row['flops_per_step'] / 1e15:.2f}",
-        f"{gigabytes(row):.1f}",
+        f"{gigabytes(row):.1f}" if bound else "",
         f"{bound:.2f} s, {row['bound_by']}" if bound else "",
         f"{row['mfu_estimate']:.0%}" if bound else "",
         f"{row['processor_seconds']:.0f} s",
@@ -79,10 +79,12 @@ def scale_figure(grid: Mapping[str, Row]) -> Figure:
         ("Operations", "TFLOP of a chip and step", _teraflops),
         ("Traffic", "GB that a chip gets in a step", gigabytes),
     )
+    # A program that needs more memory than there is has no more than its memory known.
+    compiled = {n: row for n, row in grid.items() if row["step_seconds_estimate"]}
     for axes, (title, unit, measure) in zip(panels, measures, strict=False):
-        _by_chips(axes, grid, measure)
+        _by_chips(axes, grid if title == "Memory" else compiled, measure)
         canvas.label(axes, title, unit, "chips")
-    _by_layers(panels[3], grid)
+    _by_layers(panels[3], compiled)
     canvas.label(panels[3], "Compilation", "s of processor time", "layers")
     canvas.legend(figure, panels[0])
     return figure
