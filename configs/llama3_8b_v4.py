@@ -1,6 +1,6 @@
 """Llama 3.1 8B with LoRA on three abilities, for 16 chips of TPU v4 (v4-32).
 
-    python -m dcft_jax.main --config configs/llama3_8b_v4.py --workdir gs://bucket/run
+    python -m dcft_jax.main --config configs/llama3_8b_v4.py --workdir /mnt/runs/one
 
 The data are those of configs/tpu_v4.py. Compiled for v4, not run on it; docs/scale.md
 has what it needs.

@@ -1,6 +1,6 @@
 """Llama 3.1 8B, all parameters, on three abilities, for 64 chips of TPU v4 (v4-128).
 
-    python -m dcft_jax.main --config configs/tpu_v4.py --workdir gs://bucket/run
+    python -m dcft_jax.main --config configs/tpu_v4.py --workdir /mnt/runs/one
 
 Put `maths.jsonl`, `code.jsonl` and `general.jsonl` into `data/` first (docs/data.md
 says which shapes are read), or point the sources elsewhere:

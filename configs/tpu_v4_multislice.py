@@ -1,7 +1,7 @@
 """The run of configs/tpu_v4.py on two slices of 64 chips, with twice the rows.
 
     python -m dcft_jax.main --config configs/tpu_v4_multislice.py \
-        --workdir gs://bucket/run
+        --workdir /mnt/runs/one
 
 Every slice holds the whole state, split over its own chips, and half of the rows of
 every slot; gradients meet over the network between them. Compiled for v4, not run on

@@ -111,6 +111,9 @@ def report(rows: Sequence[Row], missing: Sequence[str]) -> str:
             f"The network trusted its prediction in {sum(trusted):.0f} of "
             f"{len(trusted)} runs; in the others the fallback was used.\n"
         )
+    before = [row.value for row in rows if row.metric == f"{LOSS}@0"]
+    if before:
+        text += f"Before training the target loss is {np.mean(before):.3f}.\n"
     text += "\n" + arms_table(rows, tasks)
     text += "\nPairs; negative losses and positive accuracies are better:\n\n"
     text += pairs_table(rows, tasks)

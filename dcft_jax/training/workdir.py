@@ -25,8 +25,13 @@ def open_workdir(path: str | os.PathLike, config: Mapping[str, Any]) -> Path:
       OSError: the folder cannot be created or written, or (InUseError) another
         process trains in it.
       ValueError: it belongs to a run with another config; the message shows
-        the difference.
+        the difference. Or it is the address of a bucket.
     """
+    if "://" in os.fspath(path):
+        raise ValueError(
+            f"--workdir {path}: must be a folder; mount the bucket, for one with Cloud "
+            "Storage FUSE, and name the folder that it is mounted at"
+        )
     workdir = Path(path)
     try:
         workdir.mkdir(parents=True, exist_ok=True)

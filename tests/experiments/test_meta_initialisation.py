@@ -106,6 +106,7 @@ ROWS = [
     *rows_of("uniform", "aiw", 2, [4.0, 3.0, 2.0, 2.0], 0.1),
     *rows_of("meta", "aiw", 2, [9.0, 9.0, 9.0, 9.0], 0.1),
 ]
+BEFORE = [(ROWS[0], 5.0), (ROWS[-1], 6.0)]
 
 
 def test_a_seed_is_a_pair_and_the_mean_over_its_tasks():
@@ -143,6 +144,9 @@ def test_the_report_says_what_the_numbers_say():
     assert "| uniform | 2.000 | 7.50 |  |  | 4 of 4 |" in text
     assert "| meta - uniform | bf | -0.650 [" in text
     assert "- aiw / mean / seed 1: failed" in text
+    assert "Before training" not in text
+    start = [row._replace(metric=f"{LOSS}@0", value=value) for row, value in BEFORE]
+    assert "Before training the target loss is 5.500." in report(rows + start, [])
     left, right = figure(rows).axes
     assert {line.get_label() for line in left.lines} == {"uniform", "meta"}
     (dot,) = [line for line in right.lines if line.get_marker() == "o"]

@@ -105,6 +105,14 @@ def test_data_that_changed_since_the_run_began(tiny_config, tmp_path, task_files
         start(tiny_config, tmp_path / "run")
 
 
+def test_a_bucket_is_no_folder(tiny_config: ConfigDict, tmp_path: Path, monkeypatch):
+    """As a path it would be a folder of this machine, and lost with it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"--workdir gs://b/run: must be a folder"):
+        start(tiny_config, "gs://b/run")
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_unwritable_workdir(tiny_config: ConfigDict, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"--workdir .*file/run: cannot be written"):
