@@ -78,6 +78,11 @@ def start(
     if jax.distributed.is_initialized():
         # Collectives of several programs in flight could meet in different orders.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
+        if jax.default_backend() == "cpu":
+            # A program from the cache starts its collectives in another order than the
+            # same program compiled (jaxlib 0.10.2), and JAX lets only the first process
+            # have one: each then waits in another collective, for ever.
+            jax.config.update("jax_enable_compilation_cache", False)
 
 
 def is_first() -> bool:
@@ -130,6 +135,18 @@ def of_all(value: int) -> list[int]:
         return [value]
     _barrier()
     return multihost_utils.process_allgather(np.int32(value)).tolist()
+
+
+def words_of_all(text: str) -> list[str]:
+    """What every process says. All call it, in their main threads."""
+    if jax.process_count() == 1:
+        return [text]
+    topic = f"words/{next(_barriers)}"
+    tell(topic, text)
+    texts = told(topic)
+    _barrier()
+    forget(topic)
+    return texts
 
 
 def tell(topic: str, text: str) -> None:

@@ -18,6 +18,7 @@ from dcft_jax import distributed
 from dcft_jax.config import from_plain, to_plain
 from dcft_jax.evaluate import main as evaluate_main
 from dcft_jax.generate import main as generate_main
+from dcft_jax.training import recovery
 from dcft_jax.training.loop import train
 from dcft_jax.training.run import Run, open_run
 from tests.conftest import make_tiny_config
@@ -232,6 +233,7 @@ def assert_same_scores(found: Path, expected: Path) -> None:
 # Steps that all take together, as training does, for as long as nobody dies.
 CHILD = """
 import argparse, time
+import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from dcft_jax import distributed
@@ -241,6 +243,7 @@ distributed.add_options(parser)
 distributed.start_from(parser.parse_args())
 with distributed.all_or_none():
     distributed.check_same("the child", 1.0, np.arange(3))
+    assert not jax.config.jax_enable_compilation_cache
     for step in range(2000):
         multihost_utils.broadcast_one_to_all(np.int32(step))
         if step == 3:
@@ -328,6 +331,65 @@ def test_a_save_fails_for_all_wherever_it_fails(tmp_path: Path):
         lines = [x for x in text.splitlines() if x.startswith(("kept", NO_SPACE))]
         said = [line.partition(":")[0] for line in lines]
         assert said == ["kept [1]", *("warning", "kept [1]") * 2, "kept [4]"]
+
+
+# Of three checkpoints, the newest lacks bytes that only the second process reads, and the
+# one before has metrics that only the first process can read.
+LOADS = """
+import argparse, os
+from pathlib import Path
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from dcft_jax import distributed
+from dcft_jax.training import checkpoint, recovery
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--folder", type=Path)
+distributed.add_options(parser)
+args = parser.parse_args()
+distributed.start_from(args)
+halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+
+def array(step):
+    x = np.random.default_rng(step).normal(size=(2, 10_000))
+    return jax.make_array_from_callback(x.shape, halves, lambda index: x[index])
+
+with checkpoint.open_checkpoints(args.folder, 1, 3) as checkpoints:
+    for step in (1, 2, 3):
+        checkpoint.save(checkpoints, step, {"x": array(step)}, {}, {"a": 0.5})
+if distributed.is_first():
+    files = (args.folder / "checkpoints/3/state/ocdbt.process_1/d").iterdir()
+    os.truncate(max(files, key=lambda file: file.stat().st_size), 100)
+else:
+    read = Path.read_text
+    Path.read_text = lambda path, *args, **options: (
+        "{" if "/2/metrics" in str(path) else read(path, *args, **options)
+    )
+distributed.of_all(0)
+recovery.set_aside_unlistable(args.folder, print)
+with checkpoint.open_checkpoints(args.folder, 1, 3) as checkpoints:
+    like = jax.ShapeDtypeStruct((2, 10_000), np.float64, sharding=halves)
+    state = recovery.restore(checkpoints, {"x": like}, print)
+    mine, expected = (x.addressable_data(0) for x in (state["x"], array(1)))
+    np.testing.assert_array_equal(mine, expected)
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_cannot_read_is_read_by_none(tmp_path: Path):
+    file = tmp_path / "loads.py"
+    file.write_text(LOADS)
+    codes = wait(start(tmp_path / "loads", 2, (str(file), f"--folder={tmp_path}")), 120)
+    texts = [log_of(tmp_path / "loads", index).read_text() for index in (0, 1)]
+    assert codes == [0, 0], texts
+    said = [said_by(text) for text in texts]
+    assert said[0] == said[1] and len(said[0]) == 3
+    assert "of step 2 cannot be read (Expecting property name" in said[0][0]
+    assert "of step 3 cannot be read (processes [1]: " in said[0][1]
+    assert said[0][2] == "Going back to the checkpoint of step 1."
+    names = {path.name for path in (tmp_path / recovery.FOLDER).iterdir()}
+    assert names == {"2", "3"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 
 from dcft_jax import distributed
@@ -103,6 +104,11 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} {value}: must be at least {least}")
+    if args.use_cache and jax.process_count() > 1:
+        raise ValueError(
+            f"--use_cache {args.use_cache}: is for one process; those of several would "
+            "find different answers there and wait for each other. Leave it out"
+        )
     if args.include_path and not Path(args.include_path).is_dir():
         raise ValueError(f"--include_path {args.include_path}: there is no such folder")
     if args.output_path:
@@ -127,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_length", type=int, default=2048, help="tokens of a prompt and its reply")
     add("--add_bos", action="store_true", help="begin every text with the BOS token")
     add("--seed", type=int, default=0, help="of the sampling")
-    add("--use_cache", help="file of answers, kept from one call to the next")
+    add("--use_cache", help="file of answers, kept from one call to the next; of one process")
     add("--output_path", help="folder of the results; default: they are printed only")
     add(
         "--confirm_run_unsafe_code",

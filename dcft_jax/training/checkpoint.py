@@ -11,6 +11,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax import distributed
 from dcft_jax.training import joint_save
 from dcft_jax.training.fingerprint import fingerprint
 from dcft_jax.training.state import TrainState
@@ -94,14 +95,51 @@ def load(
     was when saved.
 
     Raises:
-      ValueError: it is not what was saved; so may Orbax, with errors of many types.
+      ValueError: it cannot be read, or is not what was saved; with several processes,
+        in all of them if in one.
     """
-    metadata = checkpoints.metadata(step).custom_metadata
-    if not isinstance(metadata, dict) or not metadata:
-        raise ValueError("its metadata cannot be read")
-    state = checkpoints.load_checkpointables(step, {"state": abstract})["state"]
+    state, saved, wrong = None, None, ""
+    try:
+        state, saved = _read(checkpoints, step, abstract)
+    # What Orbax raises for a broken file has many types and no common one.
+    except Exception as error:
+        wrong, cause = reason(error), error
+    else:
+        cause = None
+    said = distributed.words_of_all(wrong)
+    failed = [index for index, text in enumerate(said) if text]
+    if failed:
+        who = f"processes {failed}: " if len(said) > 1 else ""
+        raise ValueError(f"{who}{said[failed[0]]}") from cause
+    assert state is not None
     # Checkpoints from before there were fingerprints have none.
-    saved = metadata.get(FINGERPRINT)
     if saved is not None and saved != fingerprint(state):
         raise ValueError("its arrays are not those that were saved")
     return state
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong first, in a line: Orbax wraps it."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _read(
+    checkpoints: ocp.training.Checkpointer, step: int, abstract: TrainState
+) -> tuple[TrainState, str | None]:
+    """What this process holds of the state, without waiting for others, and the
+    fingerprint of the whole.
+    """
+    metadata = checkpoints.metadata(step)
+    if not isinstance(metadata.custom_metadata, dict) or not metadata.custom_metadata:
+        raise ValueError("its metadata cannot be read")
+    alone = ocp.Context()
+    me = ocp.multihost.process_index()
+    # Orbax lets the others wait at the end of a load for one that failed.
+    alone.multiprocessing.active_processes = {me}
+    alone.multiprocessing.primary_host = me
+    with alone:
+        loaded = ocp.load_checkpointables(metadata.path, {joint_save.STATE: abstract})
+    return loaded[joint_save.STATE], metadata.custom_metadata.get(FINGERPRINT)

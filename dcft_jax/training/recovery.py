@@ -8,6 +8,7 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from dcft_jax import distributed
 from dcft_jax.training import checkpoint
 from dcft_jax.training.state import TrainState
 
@@ -25,23 +26,27 @@ def restore(
     Raises:
       ValueError: there are checkpoints, but none can be read; all stay where they are.
     """
-    broken: dict[int, Exception] = {}
-    for saved in reversed(checkpoints.checkpoints):
+    found = [saved.step for saved in reversed(checkpoints.checkpoints)]
+    distributed.check_same(f"the checkpoints in {checkpoints.directory}", found)
+    broken: dict[int, ValueError] = {}
+    for step in found:
         try:
-            state = checkpoint.load(checkpoints, saved.step, abstract)
-        # What Orbax raises for a broken file has many types and no common one.
-        except Exception as error:
-            broken[saved.step] = error
+            state = checkpoint.load(checkpoints, step, abstract)
+        except ValueError as error:
+            broken[step] = error
             continue
         workdir = Path(checkpoints.directory).parent
-        for step, error in broken.items():
-            _set_aside(workdir, step, _reason(error), report)
+        for bad, error in broken.items():
+            _set_aside(workdir, bad, str(error), report)
         if broken:
             checkpoints.reload()
-            report(f"Going back to the checkpoint of step {saved.step}.")
+            report(f"Going back to the checkpoint of step {step}.")
         return state
     if broken:
-        _refuse(Path(checkpoints.directory), broken)
+        newest = max(broken)
+        raise _none_can_be_read(
+            Path(checkpoints.directory), list(broken), str(broken[newest])
+        ) from broken[newest]
     return None
 
 
@@ -53,33 +58,32 @@ def set_aside_unlistable(workdir: Path, report: Callable[[str], None]) -> None:
     """
     folder = workdir / "checkpoints"
     names = [p for p in folder.glob("*") if p.name.isdigit()]
-    broken = {int(p.name): error for p in names if (error := _metrics_error(p))}
-    # All must have looked before the first moves anything.
-    multihost_utils.sync_global_devices("looked at checkpoints")
+    mine = {p.name: wrong for p in names if (wrong := _wrong_metrics(p))}
+    # All have looked before the first moves anything.
+    said = [json.loads(text) for text in distributed.words_of_all(json.dumps(mine))]
+    broken = {int(name): wrong for found in said for name, wrong in found.items()}
     if broken and len(broken) == len(names):
-        _refuse(folder, broken)
-    for step, error in broken.items():
-        _set_aside(workdir, step, _reason(error), report)
+        raise _none_can_be_read(folder, list(broken), broken[max(broken)])
+    for step, wrong in sorted(broken.items()):
+        _set_aside(workdir, step, wrong, report)
 
 
-def _metrics_error(folder: Path) -> Exception | None:
+def _wrong_metrics(folder: Path) -> str:
     file = folder / "metrics" / "metrics"
     try:
         if file.exists():
             json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        return error
-    return None
+        return checkpoint.reason(error)
+    return ""
 
 
-def _refuse(folder: Path, broken: dict[int, Exception]) -> None:
-    newest = max(broken)
-    raise ValueError(
-        f"{folder}: none of the checkpoints {sorted(broken)} can be read (step "
-        f"{newest}: {_reason(broken[newest])}). If another version of the code or of "
-        "its packages wrote them, go back to that; if they are broken, start anew in "
-        "another folder."
-    ) from broken[newest]
+def _none_can_be_read(folder: Path, steps: list[int], wrong: str) -> ValueError:
+    return ValueError(
+        f"{folder}: none of the checkpoints {sorted(steps)} can be read (step "
+        f"{max(steps)}: {wrong}). If another version of the code or of its packages "
+        "wrote them, go back to that; if they are broken, start anew in another folder."
+    )
 
 
 def _set_aside(
@@ -87,7 +91,8 @@ def _set_aside(
 ) -> None:
     aside = workdir / FOLDER
     names = [str(step), *(f"{step}-{n}" for n in range(2, 1000))]
-    target = next(aside / name for name in names if not (aside / name).exists())
+    free = next(name for name in names if not (aside / name).exists())
+    target = aside / distributed.words_of_all(free)[0]
     if jax.process_index() == 0:
         aside.mkdir(exist_ok=True)
         (workdir / "checkpoints" / str(step)).rename(target)
@@ -97,10 +102,3 @@ def _set_aside(
         f"{target}."
     )
 
-
-def _reason(error: BaseException) -> str:
-    """What went wrong first, in a line: Orbax wraps it."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."

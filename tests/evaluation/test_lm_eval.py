@@ -20,6 +20,7 @@ from dcft_jax.training.run import open_run
 from tests.conftest import make_tiny_config
 from tests.evaluation.conftest import WORDS
 from tests.evaluation.test_continuations import by_definition
+from tests.processes import log_of, start, wait
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 
@@ -467,6 +468,39 @@ def test_the_command_prints_and_writes_the_scores(
             if isinstance(value, float):
                 assert written["results"][task][name] == pytest.approx(value)
     assert len(list((tmp_path / "out").rglob("samples_*.jsonl"))) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_scores_of_one(exported, folder, tmp_path):
+    options = f"--model {exported} --compute_dtype float32 --include_path {folder}"
+    options += f" --tasks {' '.join(TASKS)} --batch_size 2 --max_length 24"
+    main([*options.split(), "--output_path", str(tmp_path / "one")])
+    command = ("-m", "dcft_jax.lm_eval", *options.split())
+    two = start(tmp_path / "two", 2, (*command, f"--output_path={tmp_path / 'two'}"))
+    cached = start(tmp_path / "cached", 2, (*command, f"--use_cache={tmp_path / 'c'}"))
+    codes = wait([*two, *cached], 300)
+    logs = [log_of(tmp_path / name, i) for name in ("two", "cached") for i in (0, 1)]
+    texts = [log.read_text() for log in logs]
+    assert codes == [0, 0, 1, 1], texts
+    assert "|choices|" in texts[0].replace(" ", "")
+    assert "|choices|" not in texts[1].replace(" ", "")
+    assert "is for one process" in texts[2] and "is for one process" in texts[3]
+    for task in TASKS:
+        mine, theirs = (samples(tmp_path / name, task) for name in ("two", "one"))
+        assert [one["arguments"] for one in mine] == [
+            one["arguments"] for one in theirs
+        ]
+        for a, b in zip(mine, theirs, strict=True):
+            if task == "replies":
+                assert a["resps"] == b["resps"]
+            else:
+                nats = [np.float64(np.array(one["resps"])[..., 0]) for one in (a, b)]
+                np.testing.assert_allclose(*nats, rtol=1e-4)
+
+
+def samples(folder: Path, task: str) -> list[dict]:
+    (file,) = folder.rglob(f"samples_{task}_*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.mark.slow
