@@ -24,11 +24,12 @@ from dcft_jax.meta.lab import (
     pack_ability,
 )
 from dcft_jax.meta.regret import solve
-from dcft_jax.meta.worlds import Settings, World, draw_world
+from dcft_jax.meta.worlds import Settings, World, draw_mixtures, draw_world
 from dcft_jax.models import save_pretrained
 
 FIRST = 16  # the worlds before may be in the experience of the package
-MEAN = "mean.json"  # in the folder of a seed
+MEAN, TRIED = "mean.json", "tried.json"  # in the folder of a seed
+TRIED_MIXTURES, SMALLEST = 8, 1e-4  # weights of a config are positive
 
 
 def world_of(settings: Settings, seed: int) -> World:
@@ -75,7 +76,9 @@ def prepare(
         task_path(folder, t, split) for t in tasks for split in ("support", "test")
     ]
     wanted += [base_path(folder, world) / "config.json" for world in worlds.values()]
-    wanted += [folder / f"seed-{seed}" / MEAN for seed in seeds]
+    wanted += [
+        folder / f"seed-{seed}" / name for seed in seeds for name in (MEAN, TRIED)
+    ]
     if all(path.is_file() for path in wanted):
         return
     lab = make_lab(settings, folder / "lab")
@@ -111,7 +114,7 @@ def write_base(lab: Lab, world: World, folder: Path) -> None:
 
 
 def write_world(lab: Lab, seed: int, world: World, folder: Path) -> None:
-    """Its abilities, with what is held out of them, and the mean mixture, at last."""
+    """Its abilities, with what is held out of them, and mixtures, at last."""
     size_K = []
     for name, names, count in zip(
         world.names, world.abilities, world.examples_K, strict=True
@@ -121,7 +124,21 @@ def write_world(lab: Lab, seed: int, world: World, folder: Path) -> None:
         write_examples(ability_path(folder, seed, name), drawn)
         size_K.append(len(pack_ability(lab, names, count)))
     weights_K = mean_weights(world.names, np.array(size_K, np.float64))
-    atomic_write(folder / f"seed-{seed}" / MEAN, json.dumps(weights_K.tolist()))
+    tried_NK = mixtures_to_try(lab.settings, world, size_K)
+    for name, weights in ((MEAN, weights_K), (TRIED, tried_NK)):
+        atomic_write(folder / f"seed-{seed}" / name, json.dumps(weights.tolist()))
+
+
+def mixtures_to_try(
+    settings: Settings, world: World, size_K: Sequence[int]
+) -> np.ndarray:
+    """The first of those that a collection tries, [N, K]: each ability (all but) alone,
+    proportional, Dirichlet draws. The uniform one has an arm of its own.
+    """
+    weights_NK, _ = draw_mixtures(settings, world, size_K)
+    tried_NK = np.delete(weights_NK, len(size_K), axis=0)[:TRIED_MIXTURES]
+    share = SMALLEST * len(size_K)
+    return (1 - share) * tried_NK + SMALLEST
 
 
 def mean_weights(names: Sequence[str], size_K: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from dcft_jax.meta.worlds import Settings
 from experiments.jobs import Job, make_job
 from experiments.meta_data import (
     MEAN,
+    TRIED,
+    TRIED_MIXTURES,
     ability_path,
     base_path,
     task_path,
@@ -26,6 +28,8 @@ ARMS = {  # name -> rule, prior
     "mean": (DYNAMIC, "given"),
     "meta_static": ("static", "meta"),
     "uniform_static": ("static", "uniform"),
+    # The best of them for a task is what a sweep would have found: "oracle".
+    **{f"tried_{n}": ("static", "given") for n in range(TRIED_MIXTURES)},
 }
 EVALUATIONS = 8  # of a run; the target's loss is known at each
 
@@ -96,6 +100,13 @@ def _set_start(
         config.mixture.meta.support = str(task_path(folder, task, "support"))
         config.mixture.meta.single_reference = True
     if config.mixture.prior == "given":
-        weights_K = json.loads((folder / f"seed-{seed}" / MEAN).read_text())
+        weights_K = _given(folder / f"seed-{seed}", arm)
         for one, weight in zip(config.abilities.values(), weights_K, strict=True):
             one.weight = weight
+
+
+def _given(folder: Path, arm: str) -> list[float]:
+    if arm == "mean":
+        return json.loads((folder / MEAN).read_text())
+    tried_NK = json.loads((folder / TRIED).read_text())
+    return tried_NK[int(arm.removeprefix("tried_"))]

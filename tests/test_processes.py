@@ -333,8 +333,8 @@ def test_a_save_fails_for_all_wherever_it_fails(tmp_path: Path):
         assert said == ["kept [1]", *("warning", "kept [1]") * 2, "kept [4]"]
 
 
-# Of three checkpoints, the newest lacks bytes that only the second process reads, and the
-# one before has metrics that only the first process can read.
+# Of three checkpoints, the newest lacks bytes that only the second process reads, and
+# the one before has metrics that only the first process can read.
 LOADS = """
 import argparse, os
 from pathlib import Path

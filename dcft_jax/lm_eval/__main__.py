@@ -133,7 +133,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_length", type=int, default=2048, help="tokens of a prompt and its reply")
     add("--add_bos", action="store_true", help="begin every text with the BOS token")
     add("--seed", type=int, default=0, help="of the sampling")
-    add("--use_cache", help="file of answers, kept from one call to the next; of one process")
+    add(
+        "--use_cache",
+        help="file of answers, kept from one call to the next; of one process",
+    )
     add("--output_path", help="folder of the results; default: they are printed only")
     add(
         "--confirm_run_unsafe_code",

@@ -101,4 +101,3 @@ def _set_aside(
         f"warning: the checkpoint of step {step} cannot be read ({reason}); it is now "
         f"{target}."
     )
-

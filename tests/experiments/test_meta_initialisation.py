@@ -13,16 +13,25 @@ from dcft_jax.meta import EXPERIENCE, SHIPPED, load, merge, open_store
 from dcft_jax.meta.collect import world_name
 from dcft_jax.meta.worlds import Settings
 from experiments import meta_initialisation
-from experiments.meta_data import MEAN, mean_weights, world_of
+from experiments.meta_data import (
+    MEAN,
+    TRIED,
+    TRIED_MIXTURES,
+    mean_weights,
+    mixtures_to_try,
+    world_of,
+)
 from experiments.meta_measure import ACCURACY, LOSS, TRUSTED
 from experiments.meta_report import (
     curve,
     difference,
     figure,
+    helped,
     report,
     share_until,
     tokens_until_baseline,
     values_of,
+    with_oracle,
 )
 from experiments.meta_runs import ARMS, run_config
 from experiments.tables import Row, read_csv
@@ -53,9 +62,16 @@ def test_arms_differ_in_the_mixture_only(tmp_path: Path):
     given = np.arange(1.0, len(names) + 1)
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / MEAN).write_text(json.dumps(given.tolist()))
+    tried_NK = mixtures_to_try(Settings(), world_of(Settings(), 1), given)
+    assert len(tried_NK) == TRIED_MIXTURES > len(names) + 1
+    assert np.ptp(tried_NK, axis=1).min() > 0.01, "uniform is an arm of its own"
+    (tmp_path / "seed-1" / TRIED).write_text(json.dumps(tried_NK.tolist()))
     plain = {arm: plain_of(arm, tmp_path) for arm in ARMS}
     weights = [a["weight"] for a in plain["mean"]["abilities"].values()]
     np.testing.assert_array_equal(weights, given)
+    weights = [a["weight"] for a in plain["tried_0"]["abilities"].values()]
+    np.testing.assert_allclose(weights, np.eye(len(names))[0], atol=1e-3)
+    assert min(weights) > 0 and sum(weights) == pytest.approx(1.0, abs=1e-9)
     mixtures = {}
     for arm, config in plain.items():
         mixtures[arm] = config.pop("mixture")
@@ -65,7 +81,7 @@ def test_arms_differ_in_the_mixture_only(tmp_path: Path):
         assert (mixtures[arm]["rule"], mixtures[arm]["prior"]) == ARMS[arm]
     assert mixtures["meta"]["meta"]["support"] == str(tmp_path / "support/aiw.jsonl")
     # What does not look at the task is one run for all tasks.
-    for arm in ("uniform", "proportional", "mean", "uniform_static"):
+    for arm in ("uniform", "proportional", "mean", "uniform_static", "tried_0"):
         other = to_plain(run_config(Settings(), 1, "bf", arm, tmp_path))
         assert other["mixture"] == mixtures[arm]
     assert plain["meta"]["data"]["seed"] == 1
@@ -111,13 +127,14 @@ BEFORE = [(ROWS[0], 5.0), (ROWS[-1], 6.0)]
 
 def test_a_seed_is_a_pair_and_the_mean_over_its_tasks():
     losses = [values_of(ROWS, arm, LOSS) for arm in ("meta", "uniform")]
-    found = difference(*losses, ["aiw", "bf"])
+    keys = [*itertools.product(("aiw", "bf"), range(3))]
+    found = difference(*losses, keys)
     assert found.values == pytest.approx((-1.0, 0.1))
     assert found.mean == pytest.approx(-0.45)
     low, high = found.interval
     assert low < -1.0 and high > 0.1  # of two pairs
-    assert difference(*losses, ["aiw"]).values == pytest.approx((-1.0, 0.5, 7.0))
-    nothing = difference(*losses, ["chess"])
+    assert difference(*losses, keys[:3]).values == pytest.approx((-1.0, 0.5, 7.0))
+    nothing = difference(*losses, [("chess", 0)])
     assert nothing.values == () and np.isnan(nothing.mean)
 
 
@@ -151,6 +168,35 @@ def test_the_report_says_what_the_numbers_say():
     assert {line.get_label() for line in left.lines} == {"uniform", "meta"}
     (dot,) = [line for line in right.lines if line.get_marker() == "o"]
     assert dot.get_xdata()[0] == pytest.approx(-0.45)
+
+
+def test_the_oracle_is_the_best_fixed_mixture_of_each_task_and_seed():
+    fixed = [
+        *rows_of("tried_0", "aiw", 0, [4.0, 1.5], 0.3),
+        *rows_of("tried_1", "aiw", 0, [4.0, 1.8], 0.4),
+        *rows_of("uniform_static", "aiw", 0, [4.0, 1.7], 0.5),
+        *rows_of("tried_0", "bf", 0, [4.0, 2.4], 0.1),
+        *rows_of("uniform_static", "bf", 0, [4.0, 2.2], 0.2),
+    ]
+    before = [
+        row._replace(metric=f"{LOSS}@0", value=2.0)
+        for row in ROWS
+        if (row.method, row.seed, row.metric) == ("uniform", 0, LOSS)
+    ]
+    rows = with_oracle([*(row for row in ROWS if row.seed == 0), *fixed, *before])
+    assert {row.method for row in rows} == {
+        *("meta", "uniform", "uniform_static", "oracle")
+    }
+    assert values_of(rows, "oracle", LOSS) == {("aiw", 0): 1.5, ("bf", 0): 2.2}
+    assert values_of(rows, "oracle", ACCURACY) == {("aiw", 0): 0.3, ("bf", 0): 0.2}
+    assert curve(rows, "oracle", "aiw", 0)[:, 1].tolist() == [4.0, 1.5]
+    assert helped(rows) == [("aiw", 0)]
+    text = report(rows, [])
+    assert "In 1 of 2 pairs of task and seed the best fixed mixture ends below" in text
+    assert "| meta - oracle | all | -0.350 [-, -] |" in text
+    assert "| meta - oracle | where a mixture helps | -0.500 [-, -] |" in text
+    # Without a sweep there is none.
+    assert with_oracle(ROWS) == ROWS and not helped(ROWS)
 
 
 def test_an_ability_is_no_new_task(tmp_path: Path):

@@ -21,6 +21,8 @@ SMALL = {
     "data.num_slots": 4,
     "data.rows_per_slot": 4,
     "tokenizer.vocab_size": 512,
+    "mesh.ability": 2,
+    "mesh.data": -1,
     "mesh.model": 1,
 }
 
@@ -35,7 +37,7 @@ SMALL = {
     [
         ("v4:2x2x2", "TPU v4", 32, {}),
         ("v5e:2x4", "TPU v5 lite", 16, {}),
-        ("2*v4:2x2x1", "TPU v4", 32, {"mesh.slice": 2, "mesh.ability": 2}),
+        ("2*v4:2x2x1", "TPU v4", 32, {"mesh.slice": 2}),
     ],
 )
 def test_plan_for_a_tpu(topology: str, kind: str, capacity: int, fields):
