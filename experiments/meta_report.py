@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from dcft_jax.meta.until_uniform import share_until
 from dcft_jax.reporting import canvas
 from experiments.meta_measure import ACCURACY, LOSS, TRUSTED
 from experiments.statistics import t_interval
@@ -86,21 +87,6 @@ def curve(rows: Sequence[Row], arm: str, task: str, seed: int) -> np.ndarray:
     points_T2 = np.array(sorted(found), np.float64).reshape(-1, 2)
     points_T2[:, 0] /= max(points_T2[:, 0].max(initial=0.0), 1.0)
     return points_T2
-
-
-def share_until(points_T2: np.ndarray, loss: float) -> float:
-    """Share of the steps until the loss is reached; nan: it is not.
-
-    Linear between two checkpoints; the first one counts from its own step on.
-    """
-    below = np.flatnonzero(points_T2[:, 1] <= loss)
-    if not len(below):
-        return float("nan")
-    last = int(below[0])
-    if last == 0:
-        return float(points_T2[0, 0])
-    (x0, y0), (x1, y1) = points_T2[last - 1], points_T2[last]
-    return float(x0 + (x1 - x0) * (y0 - loss) / (y0 - y1))
 
 
 def tokens_until_baseline(rows: Sequence[Row], arm: str) -> Values:

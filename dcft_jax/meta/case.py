@@ -22,6 +22,7 @@ class Case(NamedTuple):
         loss_N: nats per response token of the task at the end.
         accuracy_N: exact match at the end; nan where not measured.
         seed_N: models of one seed saw the same data order and are compared in pairs.
+        before: the loss of the base; nan where not measured.
     """
 
     world: str
@@ -33,3 +34,4 @@ class Case(NamedTuple):
     loss_N: np.ndarray
     accuracy_N: np.ndarray
     seed_N: np.ndarray
+    before: float = float("nan")

@@ -105,12 +105,13 @@ def out_of_domain(
 
 
 def experience_hash(cases: Sequence[Case]) -> str:
-    """Of all that is in the cases, in their order."""
+    """Of all that is learnt from in the cases, in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for case in cases:
         names = (case.world, case.task, case.category, case.abilities)
         digest.update(repr(names).encode())
-        for array in (*case.features, *case[5:]):
+        measured = (case.weights_NK, case.loss_N, case.accuracy_N, case.seed_N)
+        for array in (*case.features, *measured):
             array = np.ascontiguousarray(array)
             digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()

@@ -222,16 +222,12 @@ def _models(
 
 
 def _outcomes(store: sqlite3.Connection) -> dict[tuple[bytes, str], tuple]:
-    """(model, task) -> category, loss, accuracy; SQLite keeps nan as NULL."""
-    query = "SELECT model_id, task, category, loss, accuracy FROM outcomes"
+    """(model, task) -> category, loss, accuracy, loss before; nan is NULL there."""
+    query = "SELECT model_id, task, category, loss, accuracy, loss_before FROM outcomes"
     nan = float("nan")
     return {
-        (model, task): (
-            category,
-            nan if loss is None else loss,
-            nan if accuracy is None else accuracy,
-        )
-        for model, task, category, loss, accuracy in store.execute(query)
+        (model, task): (category, *(nan if x is None else x for x in numbers))
+        for model, task, category, *numbers in store.execute(query)
     }
 
 
@@ -261,4 +257,5 @@ def _case(world: str, task: str, features: Features, pairs: list) -> Case:
         loss_N=np.array([one[1] for _, one in pairs], np.float64),
         accuracy_N=np.array([one[2] for _, one in pairs], np.float64),
         seed_N=np.array([model["seed"] for model, _ in pairs], np.int64),
+        before=float(pairs[0][1][3]),
     )

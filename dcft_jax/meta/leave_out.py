@@ -10,10 +10,14 @@ from dcft_jax.meta.case import Case
 from dcft_jax.meta.features import keep_parts
 from dcft_jax.meta.fit import DEFAULT, Options, fit
 from dcft_jax.meta.predict import predict, size_prior
-from dcft_jax.meta.regret import Solved, mean_over_seeds, measured_mixtures
+from dcft_jax.meta.regret import (
+    Solved,
+    mean_over_seeds,
+    measured_mixtures,
+    nearest_mixture,
+)
 from dcft_jax.meta.surrogate import evaluate
-
-NEAR = 0.05  # total variation between a mixture and one that was measured
+from dcft_jax.meta.until_uniform import share_until_uniform, stops_of
 
 
 class Row(NamedTuple):
@@ -29,6 +33,7 @@ class Row(NamedTuple):
             that of the nearest; nan also where it was not measured.
         trusted: False: the prior, because the network did not trust itself.
         seed: of the ensemble; 0 for methods without one.
+        until_uniform: see `share_until_uniform`, by the same models.
     """
 
     method: str
@@ -43,6 +48,7 @@ class Row(NamedTuple):
     measured_accuracy: float
     trusted: bool
     seed: int
+    until_uniform: float = float("nan")
 
 
 def leave_one_category_out(
@@ -82,10 +88,10 @@ def leave_one_category_out(
     teachers = solved if teachers is None else teachers
     solved, teachers = _only(part, solved), _only(part, teachers)
     reserved = frozenset(test_tasks or ())
-    trained = {(case.world, case.task): case for case in proved}
+    trained = stops_of(proved)
 
     def row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> Row:
-        known = trained.get((one.case.world, one.case.task), one.case)
+        known = trained.get((one.case.world, one.case.task), [one.case])
         return _row(one, known, weights_K, trusted, method, seed)
 
     rows = []
@@ -122,12 +128,11 @@ def leave_one_category_out(
 
 def measured_regret(case: Case, weights_K: np.ndarray) -> tuple[float, float]:
     """In loss and in accuracy, see `Row.measured` and `Row.measured_accuracy`."""
-    tried_UK, loss_U = measured_mixtures(case)
-    accuracy_U = mean_over_seeds(case, case.accuracy_N)
-    away_U = 0.5 * np.abs(tried_UK - weights_K).sum(axis=1)
-    nearest = int(np.argmin(away_U))
-    if away_U[nearest] > NEAR:
+    nearest = nearest_mixture(case, weights_K)
+    if nearest is None:
         return float("nan"), float("nan")
+    _, loss_U = measured_mixtures(case)
+    accuracy_U = mean_over_seeds(case, case.accuracy_N)
     best = np.fmax.reduce(accuracy_U)
     return (
         float(loss_U[nearest] - loss_U.min()),
@@ -164,12 +169,12 @@ def _chosen(method: Method, train: Sequence[Solved], one: Solved) -> np.ndarray:
 
 
 def _row(
-    one: Solved, known: Case, weights_K, trusted: bool, method: str, seed: int
+    one: Solved, stops: Sequence[Case], weights_K, trusted: bool, method: str, seed: int
 ) -> Row:
     weights_K = np.asarray(weights_K, np.float64)
     weights_K = weights_K / weights_K.sum()
     cost = float(evaluate(one.law, weights_K)) - one.minimum
-    measured, measured_accuracy = measured_regret(known, weights_K)
+    measured, measured_accuracy = measured_regret(stops[0], weights_K)
     return Row(
         method=method,
         world=one.case.world,
@@ -183,4 +188,5 @@ def _row(
         measured_accuracy=measured_accuracy,
         trusted=trusted,
         seed=seed,
+        until_uniform=share_until_uniform(stops, weights_K),
     )

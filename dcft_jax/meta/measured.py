@@ -1,14 +1,15 @@
 """Regret by trained models alone, on the cases where all methods have one.
 
 A regret by a law may be the law's error. `prove` trains what the methods choose, and
-then every method has a model at its mixture, or at most `leave_out.NEAR` from it.
+then every method has a model at its mixture, or at most `regret.NEAR` from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -21,10 +22,11 @@ NUMBERS = {
     "relative": "measured_relative",
     "accuracy": "measured_accuracy",
 }
+UNTIL = {"share": "until_uniform"}
 
 
 def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows that were measured summed up by method, in loss and in accuracy.
+    """The rows that were measured summed up by method, in loss, accuracy and tokens.
 
     A case is a task in a world. It counts if every method has a trained model there, of
     any seed of its ensembles, with an accuracy; a task counts once, with its mean over
@@ -36,11 +38,19 @@ def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
       examples that the best trained mixture gets right, less that of this one), as
       `mean` and 95 % `interval`; `difference`: the same of "meta" less each other
       method; `cases`, `tasks` and `categories`, how many. Without a case `methods` and
-      `difference` are empty.
+      `difference` are empty. `until_uniform` is such a dict of its own, of the cases
+      in which the uniform mixture ends below the base: `share` of the budget until a
+      method has its final loss, see `share_until_uniform`.
     """
+    return _table(rows, NUMBERS) | {"until_uniform": _table(rows, UNTIL)}
+
+
+def _table(rows: Sequence[Row], numbers: Mapping[str, str]) -> dict[str, Any]:
     methods = list(dict.fromkeys(row.method for row in rows))
     known = [
-        row for row in rows if np.isfinite([row.measured, row.measured_accuracy]).all()
+        row
+        for row in rows
+        if np.isfinite([getattr(row, field) for field in numbers.values()]).all()
     ]
     having = {m: {(r.world, r.task) for r in known if r.method == m} for m in methods}
     common = set.intersection(*having.values()) if having else set()
@@ -59,7 +69,7 @@ def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
     arrays = {
         method: {
             name: _by_task(known, method, field, tasks)
-            for name, field in NUMBERS.items()
+            for name, field in numbers.items()
         }
         for method in methods
     }
@@ -88,29 +98,44 @@ def _by_task(rows: Sequence[Row], method: str, field: str, tasks) -> np.ndarray:
     )
 
 
-def show_measured(table: dict[str, Any]) -> Table | str:
+def show_measured(table: dict[str, Any]) -> Group | str:
     """For people; fits 80 columns."""
     if not table["cases"]:
         return (
             "Measured regret: no task has a trained model at the mixture of every "
             "method; `prove` trains them."
         )
-    shown = Table(
-        title=f"Measured on {table['cases']} cases of {table['tasks']} tasks",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    shown.add_column("method")
-    for name in ("of the spread", "95 %", "accuracy, points", "95 %"):
-        shown.add_column(name, justify="right")
-    methods = table["methods"]
-    for method in sorted(methods, key=lambda name: methods[name]["relative"]["mean"]):
-        loss, accuracy = methods[method]["relative"], methods[method]["accuracy"]
-        low, high = loss["interval"]
-        least, most = (100 * x for x in accuracy["interval"])
-        cells = (
-            *(method, f"{loss['mean']:.3f}", f"{low:.3f} to {high:.3f}"),
-            *(f"{100 * accuracy['mean']:.2f}", f"{least:.2f} to {most:.2f}"),
+    columns = {"relative": ("of the spread", 3), "accuracy": ("accuracy, points", 2)}
+    title = f"Measured on {table['cases']} cases of {table['tasks']} tasks"
+    shown = [_show(table, title, columns)]
+    until = table["until_uniform"]
+    if until["cases"]:
+        title = (
+            f"Share of the budget until uniform's final loss, {until['cases']} cases "
+            "in which that is below the base's"
         )
+        shown.append(_show(until, title, {"share": ("%", 1)}))
+    return Group(*shown)
+
+
+def _show(
+    table: dict[str, Any], title: str, columns: Mapping[str, tuple[str, int]]
+) -> Table:
+    """Of the numbers in `columns`: the head, and digits; all but `relative` in %."""
+    shown = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown.add_column("method")
+    for head, _ in columns.values():
+        shown.add_column(head, justify="right")
+        shown.add_column("95 %", justify="right")
+    methods, first = table["methods"], next(iter(columns))
+    for method in sorted(methods, key=lambda name: methods[name][first]["mean"]):
+        cells = [method]
+        for name, (_, digits) in columns.items():
+            scale = 1 if name == "relative" else 100
+            found = methods[method][name]
+            mean, low, high = (
+                f"{scale * x:.{digits}f}" for x in (found["mean"], *found["interval"])
+            )
+            cells += [mean, f"{low} to {high}"]
         shown.add_row(*map(Text, cells))
     return shown

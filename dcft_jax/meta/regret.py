@@ -14,6 +14,7 @@ from dcft_jax.meta.surrogate import Law, evaluate, fit_laws, gradient
 KL = 0.05
 SAMPLES, REFINED, ITERATIONS = 512, 8, 150
 SAME_MIXTURE = 0.01  # mixtures that differ by less are one, with several seeds
+NEAR = 0.05  # total variation between a mixture and one that was measured
 LOWEST = 1e-12
 
 
@@ -93,6 +94,22 @@ def measured_mixtures(case: Case) -> tuple[np.ndarray, np.ndarray]:
         [mean_over_seeds(case, w_N) for w_N in case.weights_NK.T], axis=1
     )
     return weights_UK, mean_over_seeds(case, case.loss_N)
+
+
+def nearest_mixture(case: Case, weights_K: np.ndarray) -> int | None:
+    """Which of `measured_mixtures` is meant; None: none is within `NEAR`."""
+    tried_UK, _ = measured_mixtures(case)
+    away_U = 0.5 * np.abs(tried_UK - weights_K).sum(axis=1)
+    nearest = int(np.argmin(away_U))
+    return nearest if away_U[nearest] <= NEAR else None
+
+
+def nearest_loss(case: Case, weights_K: np.ndarray) -> float:
+    """Of the mixture that is meant, nats per response token; nan: there is none."""
+    nearest = nearest_mixture(case, weights_K)
+    return (
+        float("nan") if nearest is None else float(measured_mixtures(case)[1][nearest])
+    )
 
 
 def mean_over_seeds(case: Case, value_N: np.ndarray) -> np.ndarray:

@@ -128,7 +128,7 @@ def reason(error: BaseException) -> str:
 
 def _read(
     checkpoints: ocp.training.Checkpointer, step: int, abstract: TrainState
-) -> tuple[TrainState, str | None]:
+) -> tuple[Any, Any]:
     """What this process holds of the state, without waiting for others, and the
     fingerprint of the whole.
     """

@@ -11,6 +11,7 @@ from dcft_jax.config import to_plain
 from dcft_jax.evaluation import emerging
 from dcft_jax.meta import EXPERIENCE, SHIPPED, load, merge, open_store
 from dcft_jax.meta.collect import world_name
+from dcft_jax.meta.until_uniform import share_until
 from dcft_jax.meta.worlds import Settings
 from experiments import meta_initialisation
 from experiments.meta_data import (
@@ -28,7 +29,6 @@ from experiments.meta_report import (
     figure,
     helped,
     report,
-    share_until,
     tokens_until_baseline,
     values_of,
     with_oracle,

@@ -2,18 +2,20 @@
 
 import io
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from dcft_jax.meta.baselines import uniform
-from dcft_jax.meta.features import PARTS
+from dcft_jax.meta.features import PARTS, TASK
 from dcft_jax.meta.leave_out import Row, leave_one_category_out, measured_regret
 from dcft_jax.meta.measured import measured_table, show_measured
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.report import report, show, table_of
 from dcft_jax.meta.surrogate import KINDS
+from dcft_jax.meta.until_uniform import share_until_uniform, stops_of
 from tests.meta.synthetic_cases import CATEGORIES, OPTIONS, make_case, make_cases
 
 
@@ -126,12 +128,44 @@ def test_models_that_nothing_is_learnt_from_are_measured_by():
             assert one.measured == other.measured
 
 
+def test_tokens_until_the_uniform_mixture_ends_are_those_of_its_stops():
+    case = make_case(np.random.default_rng(0), num_abilities=2, count=4)
+    budget = TASK.index("budget")
+
+    def stop(steps: int, tokens: float, loss_N: list[float]):
+        task_G = case.features.task_G.copy()
+        task_G[budget] = np.log(tokens)
+        return case._replace(
+            world=f"w@{steps}",
+            features=case.features._replace(task_G=task_G),
+            weights_NK=np.array([[1, 0], [0, 1], [0.5, 0.5], [0.25, 0.75]], np.float32),
+            loss_N=np.array(loss_N),
+            before=3.0,
+        )
+
+    stops = stops_of([stop(2, 1e5, [2.0, 2.8, 2.5, 4.0]), stop(4, 2e5, [1, 2, 2.2, 3])])
+    assert [len(some) for some in stops.values()] == [2, 1]
+    share = partial(share_until_uniform, stops["w@4", "task"])
+    # From 3.0 over 2.0 at half of the tokens.
+    assert share(np.array([0.99, 0.01])) == pytest.approx(0.4, abs=1e-6)
+    assert share(np.array([0.01, 0.99])) == pytest.approx(0.875, abs=1e-6)
+    assert share(np.array([0.5, 0.5])) == pytest.approx(1.0)
+    assert share(np.array([0.25, 0.75])) == 1.0  # never
+    assert np.isnan(share(np.array([0.8, 0.2])))  # nothing near was trained
+    early = share_until_uniform(stops["w@2", "task"], np.array([0.99, 0.01]))
+    assert early == pytest.approx(0.5)
+    worse = [one._replace(before=2.0) for one in stops["w@4", "task"]]
+    assert np.isnan(share_until_uniform(worse, np.array([0.99, 0.01])))
+
+
 def test_only_what_all_methods_have_is_compared_as_measured():
     rows = [
-        row("u", "a", "a1", 0.0, measured=0.4, right=0.1),
+        row("u", "a", "a1", 0.0, measured=0.4, right=0.1)._replace(until_uniform=1.0),
         row("u", "a", "a1", 0.0, world="v", measured=0.2, right=0.3),
         row("u", "b", "b1", 0.0, measured=9.0),
-        row("meta", "a", "a1", 0.0, measured=0.1, right=0.0),
+        row("meta", "a", "a1", 0.0, measured=0.1, right=0.0)._replace(
+            until_uniform=0.4
+        ),
         row("meta", "a", "a1", 0.0, seed=1, measured=0.3, right=0.2),
         row("meta", "a", "a1", 0.0, world="v", measured=0.1, right=0.3),
         row("meta", "a", "a1", 0.0, world="v", seed=1),
@@ -144,9 +178,13 @@ def test_only_what_all_methods_have_is_compared_as_measured():
     assert of["u"] == pytest.approx(dict(nats=0.3, relative=0.6, accuracy=0.2))
     assert of["meta"] == pytest.approx(dict(nats=0.15, relative=0.3, accuracy=0.2))
     assert found["difference"]["u"]["nats"]["mean"] == pytest.approx(-0.15)
+    assert found["until_uniform"]["cases"] == 1
+    less = found["until_uniform"]["difference"]["u"]["share"]["mean"]
+    assert less == pytest.approx(-0.6)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(show_measured(found))
     text = console.export_text()
+    assert "final loss, 1 cases" in " ".join(text.split()) and "40.0" in text
     assert "Measured on 2 cases of 1 tasks" in text and "20.00" in text
     nothing = measured_table(rows[2:])
     assert (nothing["cases"], nothing["methods"]) == (0, {})
