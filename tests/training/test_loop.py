@@ -1,6 +1,9 @@
 """A whole run: it learns, moves the mixture, and leaves what it promises."""
 
 import json
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -22,8 +25,24 @@ def run_it(config: ConfigDict, folder: Path):
     return run, train(run)
 
 
+@pytest.fixture
+def connections() -> Iterator[list]:
+    """The addresses that Python code connects to while the test runs."""
+    found, watching = [], True
+
+    def hook(event: str, arguments: tuple) -> None:
+        if watching and event in ("socket.connect", "socket.getaddrinfo"):
+            found.append(arguments)
+
+    sys.addaudithook(hook)  # for the rest of the process: there is no way back
+    yield found
+    watching = False
+
+
 @pytest.mark.slow
-def test_a_run_learns_and_leaves_a_record(tiny_config: ConfigDict, tmp_path: Path):
+def test_a_run_learns_and_leaves_a_record(
+    tiny_config: ConfigDict, tmp_path: Path, connections: list
+):
     tiny_config.run.update(num_steps=40, eval_every=10, save_every=20, log_every=5)
     tiny_config.logging.tensorboard = True
     run, summary = run_it(tiny_config, tmp_path / "run")
@@ -43,6 +62,10 @@ def test_a_run_learns_and_leaves_a_record(tiny_config: ConfigDict, tmp_path: Pat
     # Nothing was compiled twice: not after evaluation, not for the last batch.
     program = run.program
     assert program.train_step._cache_size() == program.eval_step._cache_size() == 1
+    assert not connections, "nobody asked for the network"
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", 1))
+    assert connections
 
 
 @pytest.mark.slow
