@@ -195,6 +195,8 @@ def show_agreements(found: dict[str, Any], title: str) -> Table:
         "interpolation and of uniform, of the spread of a task's losses",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     table.add_column("world")
     names = ("tasks", "rank", "95 %", "inside", "95 %", "regret", "inside", "uniform")

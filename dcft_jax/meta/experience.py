@@ -187,7 +187,7 @@ def cases(
     models = _models(store, sources)
     found = []
     query = "SELECT * FROM embeddings ORDER BY world, task"
-    measured = _outcomes(store)
+    measured = _outcomes(store, sources)
     for world, task, num_abilities, *blobs in store.execute(query):
         features = _features(num_abilities, blobs)
         pairs = [
@@ -221,13 +221,19 @@ def _models(
     return found
 
 
-def _outcomes(store: sqlite3.Connection) -> dict[tuple[bytes, str], tuple]:
+def _outcomes(
+    store: sqlite3.Connection, sources: Sequence[str]
+) -> dict[tuple[bytes, str], tuple]:
     """(model, task) -> category, loss, accuracy, loss before; nan is NULL there."""
-    query = "SELECT model_id, task, category, loss, accuracy, loss_before FROM outcomes"
+    query = (
+        "SELECT model_id, task, category, loss, accuracy, loss_before FROM outcomes "
+        "JOIN models ON models.id = model_id WHERE source IN "
+        f"({', '.join('?' * len(sources))})"
+    )
     nan = float("nan")
     return {
         (model, task): (category, *(nan if x is None else x for x in numbers))
-        for model, task, category, *numbers in store.execute(query)
+        for model, task, category, *numbers in store.execute(query, tuple(sources))
     }
 
 

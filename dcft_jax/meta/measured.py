@@ -105,8 +105,11 @@ def show_measured(table: dict[str, Any]) -> Group | str:
             "Measured regret: no task has a trained model at the mixture of every "
             "method; `prove` trains them."
         )
-    columns = {"relative": ("of the spread", 3), "accuracy": ("accuracy, points", 2)}
-    title = f"Measured on {table['cases']} cases of {table['tasks']} tasks"
+    columns = {"relative": ("of the spread", 3), "accuracy": ("points", 2)}
+    title = (
+        f"Measured regret on {table['cases']} cases of {table['tasks']} tasks, in loss "
+        "and in exact match"
+    )
     shown = [_show(table, title, columns)]
     until = table["until_uniform"]
     if until["cases"]:
@@ -122,7 +125,13 @@ def _show(
     table: dict[str, Any], title: str, columns: Mapping[str, tuple[str, int]]
 ) -> Table:
     """Of the numbers in `columns`: the head, and digits; all but `relative` in %."""
-    shown = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown = Table(
+        title=title,
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
     shown.add_column("method")
     for head, _ in columns.values():
         shown.add_column(head, justify="right")

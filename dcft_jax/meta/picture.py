@@ -1,4 +1,6 @@
-"""The report as a picture: regret of every method, and of parts of the embedding."""
+"""The report as a picture: regret of every method, by laws and by trained models, of
+parts of the embedding, and by what was learnt from.
+"""
 
 import io
 import os
@@ -14,10 +16,16 @@ Entry = tuple[str, float, tuple[float, float]]  # name, mean, interval
 
 def save_picture(found: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Draws what `report` returns; the suffix of the path says in which format."""
-    panels = [("methods", _entries(found["relative"], found["relative_interval"]))]
+    panels = [("by laws", _entries(found["relative"], found["relative_interval"]))]
+    measured = found["proved"]["methods"]
+    if measured:
+        relative = {method: one["relative"] for method, one in measured.items()}
+        means = {method: one["mean"] for method, one in relative.items()}
+        intervals = {method: one["interval"] for method, one in relative.items()}
+        panels.append(("by trained models", _entries(means, intervals)))
     for name, title in (
         ("ablation", "embedding"),
-        ("ablation_surrogate", "surrogate learnt from"),
+        ("ablation_surrogate", "surrogate"),
     ):
         if name in found:
             values = {key: one["relative"] for key, one in found[name].items()}

@@ -185,7 +185,7 @@ def test_only_what_all_methods_have_is_compared_as_measured():
     console.print(show_measured(found))
     text = console.export_text()
     assert "final loss, 1 cases" in " ".join(text.split()) and "40.0" in text
-    assert "Measured on 2 cases of 1 tasks" in text and "20.00" in text
+    assert "Measured regret on 2 cases of 1 tasks" in text and "20.00" in text
     nothing = measured_table(rows[2:])
     assert (nothing["cases"], nothing["methods"]) == (0, {})
     assert "`prove` trains them" in show_measured(nothing)
