@@ -90,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     left = not_given(jobs, given.rows)
     try:
         failures = run_jobs(left, runs, given.jobs, console)
-        with console.status("measuring the tasks"):
-            rows = measure_jobs(left, runs, data)
+        rows = measure_jobs(left, runs, data, console)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
     rows = merge(rows, *(read_csv(path) for path in given.rows))

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import jax
+from rich.console import Console
+from rich.progress import track
 
 from dcft_jax.data import Example, Rows, pack_examples
 from dcft_jax.evaluation.losses import (
@@ -34,7 +36,9 @@ LOSS, ACCURACY, TRUSTED = "target_loss", "target_accuracy", "trusted"
 _eval_step = lru_cache(make_eval_step)
 
 
-def measure_jobs(jobs: Sequence[Job], runs: Path, folder: Path) -> list[Row]:
+def measure_jobs(
+    jobs: Sequence[Job], runs: Path, folder: Path, console: Console
+) -> list[Row]:
     """Rows of all jobs that have finished; see `job_rows`."""
     finished = [job for job in jobs if (job.workdir(runs) / SUMMARY).is_file()]
     tasks: dict[Path, list[str]] = {}
@@ -42,7 +46,9 @@ def measure_jobs(jobs: Sequence[Job], runs: Path, folder: Path) -> list[Row]:
         tasks.setdefault(job.workdir(runs), []).append(job.setting)
     found = {
         workdir: measure_run(workdir, list(dict.fromkeys(of_run)), folder)
-        for workdir, of_run in tasks.items()
+        for workdir, of_run in track(
+            tasks.items(), "measuring the tasks", console=console
+        )
     }
     return [row for job in finished for row in job_rows(job, runs, found)]
 
