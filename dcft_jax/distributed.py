@@ -99,10 +99,10 @@ def first_goes_first(wait: bool = True) -> Iterator[None]:
     """
     several = wait and jax.process_count() > 1
     if several and not is_first():
-        _barrier()
+        meet()
     yield
     if several and is_first():
-        _barrier()
+        meet()
 
 
 def check_same(what: str, *values: object) -> None:
@@ -118,7 +118,7 @@ def check_same(what: str, *values: object) -> None:
     for value in values:
         is_array = isinstance(value, np.ndarray)
         digest.update(value.tobytes() if is_array else repr(value).encode())
-    _barrier()  # Gloo waits 30 s for those who are late to its first collective
+    meet()  # Gloo waits 30 s for those who are late to its first collective
     mine = np.frombuffer(digest.digest(), np.uint32)
     all_PD = np.asarray(multihost_utils.process_allgather(mine))
     others = np.flatnonzero((all_PD != all_PD[0]).any(axis=1)).tolist()
@@ -133,8 +133,14 @@ def of_all(value: int) -> list[int]:
     """The value of every process. All call it, in their main threads."""
     if jax.process_count() == 1:
         return [value]
-    _barrier()
+    meet()
     return multihost_utils.process_allgather(np.int32(value)).tolist()
+
+
+def meet() -> None:
+    """Until all processes are here. All call it, in their main threads."""
+    if jax.process_count() > 1:
+        wait_for_all(f"dcft_jax.{next(_barriers)}")
 
 
 def words_of_all(text: str) -> list[str]:
@@ -144,7 +150,7 @@ def words_of_all(text: str) -> list[str]:
     topic = f"words/{next(_barriers)}"
     tell(topic, text)
     texts = told(topic)
-    _barrier()
+    meet()
     forget(topic)
     return texts
 
@@ -205,10 +211,6 @@ def _code(error: BaseException) -> int:
     if not isinstance(error, SystemExit):
         return 1
     return error.code if isinstance(error.code, int) else int(bool(error.code))
-
-
-def _barrier() -> None:
-    wait_for_all(f"dcft_jax.{next(_barriers)}")
 
 
 def _client() -> Any:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 from absl import logging
 
+from dcft_jax import distributed
 from dcft_jax.training.export_run import export_run
+from dcft_jax.training.model_card import Exported
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -22,24 +24,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file it touches
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        exported = export_run(
-            args.workdir,
-            args.to,
-            checkpoint=args.checkpoint,
-            adapters=args.adapters,
-            dtype=args.dtype,
-            max_shard_size=_bytes(args.max_shard_size),
-            command=f"{parser.prog} {shlex.join(arguments)}",
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    with distributed.all_or_none():
+        exported = _export(args, f"{parser.prog} {shlex.join(arguments)}")
+    if not distributed.is_first():
+        return
     found = exported.divergence
     what = "adapters" if exported.adapters else "model"
     print(
         f"{args.to}: the {what} of step {exported.step} in {exported.dtype}; read "
         f"back, KL to the run {found.mean:.2g} nats per token, at most {found.max:.2g}"
     )
+
+
+def _export(args: argparse.Namespace, command: str) -> Exported:
+    try:
+        distributed.start_from(args)
+        return export_run(
+            args.workdir,
+            args.to,
+            checkpoint=args.checkpoint,
+            adapters=args.adapters,
+            dtype=args.dtype,
+            max_shard_size=_bytes(args.max_shard_size),
+            command=command,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def _bytes(size: str) -> int:
@@ -66,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--adapters", action="store_true", help="LoRA adapters alone, for PEFT")
     add("--dtype", default="", help="float32, bfloat16 or float16; empty: the base's")
     add("--max_shard_size", default="5GB", help="of one file; more are split")
+    distributed.add_options(parser)
     return parser
 
 

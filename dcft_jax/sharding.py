@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -320,3 +320,10 @@ def _axes(entry: MeshAxes) -> tuple[str, ...]:
 
 def _implicit(mesh: AbstractMesh) -> tuple[str, ...]:
     return tuple(a for a in mesh.axis_names if a not in mesh.explicit_axes)
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """All of it, in every process. All call it, if there are several."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

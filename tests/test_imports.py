@@ -31,7 +31,7 @@ ALLOWED = {
         *("data", "distributed", "evaluation", "models", "sharding", "training"),
     },
     "report": {"reporting"},
-    "export": {"training"},
+    "export": {"distributed", "training"},
     "generate": {"data", "distributed", "models", "training"},
     "planning": {"config", "data", "models", "sharding", "training"},
     "plan": {"planning", "sharding"},

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from dcft_jax import distributed
 from dcft_jax.config import from_plain, to_plain
 from dcft_jax.evaluate import main as evaluate_main
+from dcft_jax.export import main as export_main
 from dcft_jax.generate import main as generate_main
 from dcft_jax.training import recovery
 from dcft_jax.training.loop import train
@@ -184,31 +185,45 @@ def test_two_processes_share_a_model_and_go_on_from_another_run(
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_and_reply_as_one(
+def test_two_processes_evaluate_reply_and_export_as_one(
     longer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     scored = f"--workdir={longer} --tasks maths --limit=4 --max_new_tokens=4".split()
     replied = [f"--workdir={longer}", "--max_new_tokens=8", "1 + 2", "add 5 to a"]
     evaluate = ("-m", "dcft_jax.evaluate", *scored, f"--to={tmp_path / 'two'}")
     generate = ("-m", "dcft_jax.generate", *replied)
+    to = tmp_path / "exported" / "two"
+    export = ("-m", "dcft_jax.export", f"--workdir={longer}", f"--to={to}")
+    export += ("--max_shard_size=8KB",)  # several files
     started = [
         *start(tmp_path / "evaluate", 2, evaluate),
         *start(tmp_path / "generate", 2, generate),
+        *start(tmp_path / "export", 2, export),
     ]
     codes = wait(started, TIMEOUT_S)
     logs = {
         (name, index): log_of(tmp_path / name, index).read_text()
-        for name in ("evaluate", "generate")
+        for name in ("evaluate", "generate", "export")
         for index in (0, 1)
     }
-    assert codes == [0] * 4, logs
+    assert codes == [0] * 6, logs
     generate_main(replied)
     said = "".join(capsys.readouterr()).splitlines()
     assert sorted(said_by(logs["generate", 0])) == sorted(filter(None, said))
     evaluate_main([*scored, f"--to={tmp_path / 'one'}"])
     assert_same_scores(tmp_path / "two", tmp_path / "one")
     assert "bits per byte" in logs["evaluate", 0]
-    assert not said_by(logs["evaluate", 1]) and not said_by(logs["generate", 1])
+    assert not any(
+        said_by(logs[name, 1]) for name in ("evaluate", "generate", "export")
+    )
+    one = to.with_name("one")
+    export_main([*export[2:3], f"--to={one}", export[4]])
+    assert {p.name for p in to.iterdir()} == {p.name for p in one.iterdir()}
+    files = sorted(path.name for path in one.glob("*.safetensors*"))
+    assert len(files) > 2
+    for name in files:
+        assert (to / name).read_bytes() == (one / name).read_bytes()
+    assert {path.name for path in to.parent.iterdir()} == {"one", "two"}
 
 
 def said_by(log: str) -> list[str]:

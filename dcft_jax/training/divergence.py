@@ -83,7 +83,7 @@ def divergence(
     meant_BLV: jax.Array, written_BLV: jax.Array, known_BL: np.ndarray
 ) -> Divergence:
     """Of log-probabilities. Where nothing is a number, so is the divergence."""
-    kl_BL = np.asarray(_kl(meant_BLV, written_BLV))[known_BL]
+    kl_BL = sharding.on_host(_kl(meant_BLV, written_BLV))[known_BL]
     return Divergence(float(kl_BL.mean()), float(kl_BL.max()), int(kl_BL.size))
 
 

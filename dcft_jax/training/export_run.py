@@ -1,12 +1,15 @@
 """The model of a run as files for other programs, checked before they are kept."""
 
+import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from dcft_jax import distributed
 from dcft_jax.data import Tokenizer, load_chat_tokenizer
 from dcft_jax.data.atomic_write import atomic_folder
 from dcft_jax.data.sentencepiece_export import to_huggingface
@@ -50,7 +53,7 @@ def export_run(
     max_shard_size: int = 5_000_000_000,
     command: str = "",
 ) -> Exported:
-    """Writes `to` as a whole, or not at all.
+    """Writes `to` as a whole, or not at all. All processes call it.
 
     Weights, config.json, tokenizer with chat template, generation_config.json and a
     model card go into a folder beside `to`. Then they are read back: parameters and
@@ -79,11 +82,24 @@ def export_run(
             "--adapters: the run trained all parameters (config.lora.rank=0); leave "
             "it out to export those"
         )
-    with jax.set_mesh(trained.mesh), atomic_folder(to) as folder:
+    with jax.set_mesh(trained.mesh), _whole_folder(to) as folder:
         exported = _write(trained, folder, adapters, dtype, max_shard_size, to)
-        write_card(folder, Path(workdir), trained, exported, command)
-        _open_to_all(folder)
+        if distributed.is_first():
+            write_card(folder, Path(workdir), trained, exported, command)
+            _open_to_all(folder)
     return exported
+
+
+@contextlib.contextmanager
+def _whole_folder(to: Path) -> Iterator[Path]:
+    """`atomic_folder` of the first process, for all to read and for it to write."""
+    with contextlib.ExitStack() as stack:
+        name = ""
+        if distributed.is_first():
+            name = str(stack.enter_context(atomic_folder(to)))
+        yield Path(distributed.words_of_all(name)[0])
+        distributed.meet()  # nobody reads it any more
+    distributed.meet()  # it has its name
 
 
 def _write(
@@ -106,7 +122,9 @@ def _write(
         model, params = _adapters(trained, folder, dtype, origin, to)
     else:
         model, params = _merged(trained, folder, dtype, max_shard_size, to)
-    tokenizer.save(folder)
+    if distributed.is_first():
+        tokenizer.save(folder)
+    distributed.meet()
     _check_tokenizer(trained.tokenizer, folder)
     found = divergence(meant_BLV, predictions(model, params, tokens_BL), known_BL)
     require_close(found, dtype, str(to))
@@ -131,6 +149,7 @@ def _merged(
         max_shard_size=max_shard_size,
         extra=_token_ids(trained.tokenizer),
     )
+    distributed.meet()
     written = load_pretrained(
         folder, trained.mesh, model.rules, compute_dtype=model.compute_dtype
     )
@@ -159,6 +178,7 @@ def _adapters(
         revision=origin.revision,
         multimodal=multimodal,
     )
+    distributed.meet()
     lora, written = load_adapters(trained.model, folder, multimodal)
     written = jax.tree.map(_placed_like, written, params)
     require_same(params, written, str(to))

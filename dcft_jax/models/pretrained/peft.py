@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -20,6 +21,7 @@ from dcft_jax.models.decoder import Params
 from dcft_jax.models.lora import DOWN, UP, LoRA
 from dcft_jax.models.pretrained import layout
 from dcft_jax.models.pretrained.tensors import Entry, hf_tensors
+from dcft_jax.sharding import on_host
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -47,6 +49,8 @@ def save_adapters(
 ) -> None:
     """Writes adapter_model.safetensors and adapter_config.json, which comes last.
 
+    With several processes all call it, and the first writes.
+
     Args:
       config: with `lora`.
       params: the adapters, or all parameters, of which the others are left alone.
@@ -67,9 +71,11 @@ def save_adapters(
                 f"params[{entry.leaf!r}] has shape {getattr(stack, 'shape', None)}, "
                 f"the config needs {wanted} (None: no such array)"
             )
-        for layer, part in enumerate(np.asarray(stack)):
+        for layer, part in enumerate(on_host(stack)):
             tensor = layout.to_file(entry.equation, sizes, part)
             arrays[entry.name.format(layer=layer)] = np.ascontiguousarray(tensor)
+    if jax.process_index() != 0:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
     settings = _settings(lora, multimodal) | {

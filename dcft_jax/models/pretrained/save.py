@@ -16,6 +16,7 @@ from dcft_jax.models.pretrained.locate import CONFIG
 from dcft_jax.models.pretrained.safetensors_files import INDEX, SINGLE
 from dcft_jax.models.pretrained.tensors import Entry, hf_tensors
 from dcft_jax.models.pretrained.to_hf import hf_config
+from dcft_jax.sharding import on_host
 
 
 def save_pretrained(
@@ -31,10 +32,10 @@ def save_pretrained(
 
     The family follows from the config; every number is written in the dtype it has.
     The host holds one file at a time. config.json comes last, so a folder with one is
-    complete.
+    complete. With several processes all call it, and the first writes.
 
     Args:
-      params: on devices of this process, whatever their sharding.
+      params: whatever their sharding.
       folder: made if it is not there; must not hold weights already.
       max_length: `max_position_embeddings`.
       max_shard_size: in bytes; more is split into several files with an index. A single
@@ -54,13 +55,18 @@ def save_pretrained(
     present = sorted(path.name for path in folder.glob("*.safetensors*"))
     if present:
         raise FileExistsError(f"{folder} already holds {present}; remove them first")
-    folder.mkdir(parents=True, exist_ok=True)
+    is_first = jax.process_index() == 0
+    if is_first:
+        folder.mkdir(parents=True, exist_ok=True)
     files = _plan(config, entries, leaves, max_shard_size)
     for name, tensors in files.items():
         arrays = {
             key: _tensor(config, *place, leaves) for key, place in tensors.items()
         }
-        save_file(arrays, folder / name, metadata={"format": "pt"})
+        if is_first:
+            save_file(arrays, folder / name, metadata={"format": "pt"})
+    if not is_first:
+        return
     if len(files) > 1:
         _write_index(folder, files, leaves)
     dtype = str(leaves["embed/embedding"].dtype)
@@ -89,12 +95,6 @@ def _leaves(
             raise ValueError(
                 f"params[{name!r}] has shape {shapes.get(name)}, the config needs "
                 f"{expected.get(name)} (None: no such array)"
-            )
-    for name, leaf in leaves.items():
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            raise ValueError(
-                f"params[{name!r}] lies partly on devices of other processes; restore "
-                "the checkpoint in one process to export it"
             )
     return leaves
 
@@ -134,7 +134,7 @@ def _tensor(
     config: ModelConfig, entry: Entry, layer: int | None, leaves: dict[str, jax.Array]
 ) -> np.ndarray:
     leaf = leaves[entry.leaf]
-    host = np.asarray(leaf if layer is None else leaf[layer])
+    host = on_host(leaf if layer is None else leaf[layer])
     sizes = layout.axis_sizes(config)
     return np.ascontiguousarray(layout.to_file(entry.equation, sizes, host))
 
