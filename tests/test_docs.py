@@ -158,7 +158,7 @@ def test_the_export_page_lists_the_options_of_the_command():
     text = (ROOT / "docs/export.md").read_text()
     listed = re.findall(r"^\| `--(\w+)` \| (?:`(\w+)` )?\|", text, re.MULTILINE)
     actions = {a.dest: a.default for a in export_parser()._actions}
-    given = {"help", "workdir", "to"}
+    given = {"help", "workdir", "to", *OPTIONS}
     assert dict(listed).keys() == actions.keys() - given
     for name, value in listed:
         assert value == str(actions[name] or ""), name
@@ -175,5 +175,5 @@ def test_the_page_on_processes_explains_the_options_of_all_commands():
     text = (ROOT / "docs/processes.md").read_text()
     for name in OPTIONS:
         assert f"--{name}" in text, name
-    assert "processes.md" in (ROOT / "docs/generate.md").read_text()
-    assert "processes.md" in (ROOT / "docs/evaluation.md").read_text()
+    for page in ("generate", "evaluation", "export"):
+        assert "processes.md" in (ROOT / f"docs/{page}.md").read_text()
