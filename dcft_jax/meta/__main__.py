@@ -202,8 +202,8 @@ def run_report(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(table, indent=2))
     else:
-        Console().print(show(table))
         Console().print(show_measured(table["proved"]))
+        Console().print(show(table["laws"]))
 
 
 def run_interpolate(args: argparse.Namespace) -> None:

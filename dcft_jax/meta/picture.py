@@ -16,13 +16,14 @@ Entry = tuple[str, float, tuple[float, float]]  # name, mean, interval
 
 def save_picture(found: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Draws what `report` returns; the suffix of the path says in which format."""
-    panels = [("by laws", _entries(found["relative"], found["relative_interval"]))]
-    measured = found["proved"]["methods"]
+    panels, measured, laws = [], found["proved"]["methods"], found["laws"]
     if measured:
         relative = {method: one["relative"] for method, one in measured.items()}
         means = {method: one["mean"] for method, one in relative.items()}
         intervals = {method: one["interval"] for method, one in relative.items()}
         panels.append(("by trained models", _entries(means, intervals)))
+    by_laws = _entries(laws["relative"], laws["relative_interval"])
+    panels.append(("by laws", by_laws))
     for name, title in (
         ("ablation", "embedding"),
         ("ablation_surrogate", "surrogate"),

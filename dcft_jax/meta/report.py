@@ -1,6 +1,6 @@
 """The regret of all methods on categories they have not seen, with intervals."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,11 @@ def report(
 
     Returns:
       A dict for `json.dumps`; None: not known. `regret` and `regret_interval` by
-      method, nats per response token; `relative`: over the spread of a case's losses,
-      with its interval and, of "meta" less each other method, `difference`;
-      `measured`: of trained models at nearly the mixture, and how many cases have one
-      (counted for each seed; other cases for each method, so compare with care);
-      `proved`: on the cases where every method has one, see `measured_table`;
-      `seed_noise`: see there; `trusted`: share of the cases in which the network
-      trusted itself.
+      method, nats per response token, `judged_by` "trained models" where every method
+      has some, else "laws"; `proved`: all about these models, see `measured_table`;
+      `laws`: regret by laws, see `table_of`; `seed_noise`: see there; `surrogate`:
+      errors of the laws on mixtures left out; `ablation`, `ablation_surrogate`: of the
+      network, by laws.
 
     Raises:
       ValueError: see `fit_laws`, `held_out_errors` and `leave_one_category_out`.
@@ -72,8 +70,10 @@ def report(
         )
 
     rows = rows_of("all methods", seeds=seeds)
-    found = table_of(rows) | {
-        "proved": measured_table(rows),
+    laws, measured = table_of(rows), measured_table(rows)
+    found = _headline(laws, measured) | {
+        "proved": measured,
+        "laws": laws,
         "surrogate": {"kind": kind, "held_out": surrogates},
         "seed_noise": seed_noise(cases),
         "experience": experience_hash(cases),
@@ -92,10 +92,29 @@ def report(
     return found
 
 
+def _headline(laws: Mapping[str, Any], proved: Mapping[str, Any]) -> dict[str, Any]:
+    if not proved["cases"]:
+        names = ("regret", "regret_interval")
+        return {"judged_by": "laws"} | {name: laws[name] for name in names}
+    nats = {method: one["nats"] for method, one in proved["methods"].items()}
+    return {
+        "judged_by": "trained models",
+        "regret": {method: one["mean"] for method, one in nats.items()},
+        "regret_interval": {method: one["interval"] for method, one in nats.items()},
+    }
+
+
 def table_of(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows summed up by method; see `report`.
+    """The rows summed up by method, by laws.
 
     A task counts once, with its mean over worlds and seeds. Intervals: `draw_tasks`.
+
+    Returns:
+      `regret`: nats per response token; `relative`: over the spread of a case's losses;
+      both with their intervals, and the second, of "meta" less each other method, as
+      `difference`; `measured`: of trained models at nearly the mixture, and how many
+      cases have one (counted for each seed; other cases for each method, so compare
+      with care); `trusted`: share of the cases in which the network trusted itself.
     """
     methods = list(dict.fromkeys(row.method for row in rows))
     tasks = sorted({(row.category, row.task) for row in rows})
@@ -128,10 +147,10 @@ def table_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> Table:
-    """The main table for people; fits 80 columns."""
+    """What `table_of` returns, for people; fits 80 columns."""
     table = Table(
-        title=f"Regret on {found['num_tasks']} tasks of {found['num_categories']} "
-        "categories left out",
+        title=f"Regret by laws on {found['num_tasks']} tasks of "
+        f"{found['num_categories']} categories left out",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )

@@ -6,16 +6,16 @@ import pytest
 
 from dcft_jax.meta.picture import _entries, save_picture
 
-FOUND = {
+LAWS = {
     "relative": {"uniform": 0.3, "meta": 0.2},
     "relative_interval": {"uniform": [0.25, 0.35], "meta": [0.1, 0.3]},
-    "proved": {"methods": {}},
 }
+FOUND = {"laws": LAWS, "proved": {"methods": {}}}
 MEASURED = {"methods": {"ridge": {"relative": {"mean": 0.4, "interval": [0.3, 0.5]}}}}
 
 
 def test_the_best_comes_first():
-    entries = _entries(FOUND["relative"], FOUND["relative_interval"])
+    entries = _entries(LAWS["relative"], LAWS["relative_interval"])
     assert entries == [("meta", 0.2, (0.1, 0.3)), ("uniform", 0.3, (0.25, 0.35))]
 
 

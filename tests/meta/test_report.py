@@ -13,7 +13,7 @@ from dcft_jax.meta.features import PARTS, TASK
 from dcft_jax.meta.leave_out import Row, leave_one_category_out, measured_regret
 from dcft_jax.meta.measured import measured_table, show_measured
 from dcft_jax.meta.regret import solve
-from dcft_jax.meta.report import report, show, table_of
+from dcft_jax.meta.report import _headline, report, show, table_of
 from dcft_jax.meta.surrogate import KINDS
 from dcft_jax.meta.until_uniform import share_until_uniform, stops_of
 from tests.meta.synthetic_cases import CATEGORIES, OPTIONS, make_case, make_cases
@@ -255,15 +255,30 @@ def test_report_is_json_and_has_every_method():
     assert again["ablation_surrogate"].keys() == {*KINDS}
     assert again["surrogate"]["held_out"]["two-domain"]["r2"] > 0.9
     assert again["proved"]["cases"] == 0  # accuracies are not measured here
-    assert 0 <= again["trusted"] <= 1 and again["num_tasks"] == 2
+    assert again["judged_by"] == "laws" and again["regret"] == again["laws"]["regret"]
+    assert 0 <= again["laws"]["trusted"] <= 1 and again["laws"]["num_tasks"] == 2
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(show(found))
+    console.print(show(found["laws"]))
     text = console.export_text()
     assert (
         all(method in text for method in methods)
         and max(map(len, text.splitlines())) <= 80
     )
     assert any("logic" in line for line in told)
+
+
+def test_trained_models_have_the_last_word():
+    rows = [
+        row("u", "a", "a1", 1.0, measured=0.4),
+        row("meta", "a", "a1", 2.0, measured=0.1),
+    ]
+    found = _headline(table_of(rows), measured_table(rows))
+    assert found["judged_by"] == "trained models"
+    assert found["regret"] == {"u": 0.4, "meta": 0.1}
+    assert found["regret_interval"] == {"u": [0.4, 0.4], "meta": [0.1, 0.1]}
+    some = [rows[0], rows[1]._replace(measured=np.nan)]
+    found = _headline(table_of(some), measured_table(some))
+    assert found["judged_by"] == "laws" and found["regret"] == {"u": 0.1, "meta": 0.2}
 
 
 def test_nothing_to_test_or_to_learn_from():
