@@ -78,7 +78,7 @@ def test_a_task_counts_in_the_worlds_where_it_is_new():
         agreements(trained, mixed, {"chess"})
     console = Console(width=80, record=True)
     console.print(show_agreements(found, "title"))
-    (line,) = [x for x in console.export_text().splitlines() if x.startswith(" all")]
+    (line,) = [x for x in console.export_text().splitlines() if x.startswith("all ")]
     assert "0.33" in line
 
 
