@@ -305,16 +305,15 @@ def test_processes_that_differ_are_told(tmp_path: Path):
     assert "the child: processes [1] differ from process 0" in said
 
 
-# Of four checkpoints, the second has no space for what makes it whole, which the first
-# process writes, and the third none for what the second process has of it.
-SAVES = """
-import argparse
+# Two processes, each with half of every array.
+HALVES = """
+import argparse, os
 from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from dcft_jax import distributed
-from dcft_jax.training import checkpoint, full_disk
+from dcft_jax.training import checkpoint, full_disk, recovery
 from tests.full_disk_run import fill_disk
 
 parser = argparse.ArgumentParser()
@@ -322,9 +321,26 @@ parser.add_argument("--folder", type=Path)
 distributed.add_options(parser)
 args = parser.parse_args()
 distributed.start_from(args)
+halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+"""
+
+
+def run_halves(folder: Path, code: str) -> list[str]:
+    """What each of two processes prints."""
+    file = folder / "halves.py"
+    file.write_text(HALVES + code)
+    command = (str(file), f"--folder={folder}")
+    codes = wait(start(folder / "halves", 2, command), 120)
+    texts = [log_of(folder / "halves", index).read_text() for index in (0, 1)]
+    assert codes == [0, 0], texts
+    return texts
+
+
+# Of four checkpoints, the second has no space for what makes it whole, which the first
+# process writes, and the third none for what the second process has of it.
+SAVES = """
 full = (r"checkpoints/2\\..*metrics", r"checkpoints/3\\..*metadata")
 fill_disk(full[args.process_id])
-halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
 x = jax.make_array_from_callback((8,), halves, lambda index: np.arange(8.0)[index])
 opened = checkpoint.open_checkpoints(args.folder, 1, 1, ("a",))
 with full_disk.closed(opened) as checkpoints:
@@ -337,11 +353,7 @@ with full_disk.closed(opened) as checkpoints:
 
 @pytest.mark.slow
 def test_a_save_fails_for_all_wherever_it_fails(tmp_path: Path):
-    file = tmp_path / "saves.py"
-    file.write_text(SAVES)
-    codes = wait(start(tmp_path / "saves", 2, (str(file), f"--folder={tmp_path}")), 120)
-    texts = [log_of(tmp_path / "saves", index).read_text() for index in (0, 1)]
-    assert codes == [0, 0], texts
+    texts = run_halves(tmp_path, SAVES)
     for text in texts:
         lines = [x for x in text.splitlines() if x.startswith(("kept", NO_SPACE))]
         said = [line.partition(":")[0] for line in lines]
@@ -351,21 +363,6 @@ def test_a_save_fails_for_all_wherever_it_fails(tmp_path: Path):
 # Of three checkpoints, the newest lacks bytes that only the second process reads, and
 # the one before has metrics that only the first process can read.
 LOADS = """
-import argparse, os
-from pathlib import Path
-import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from dcft_jax import distributed
-from dcft_jax.training import checkpoint, recovery
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--folder", type=Path)
-distributed.add_options(parser)
-args = parser.parse_args()
-distributed.start_from(args)
-halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
-
 def array(step):
     x = np.random.default_rng(step).normal(size=(2, 10_000))
     return jax.make_array_from_callback(x.shape, halves, lambda index: x[index])
@@ -393,11 +390,7 @@ with checkpoint.open_checkpoints(args.folder, 1, 3) as checkpoints:
 
 @pytest.mark.slow
 def test_a_checkpoint_that_one_cannot_read_is_read_by_none(tmp_path: Path):
-    file = tmp_path / "loads.py"
-    file.write_text(LOADS)
-    codes = wait(start(tmp_path / "loads", 2, (str(file), f"--folder={tmp_path}")), 120)
-    texts = [log_of(tmp_path / "loads", index).read_text() for index in (0, 1)]
-    assert codes == [0, 0], texts
+    texts = run_halves(tmp_path, LOADS)
     said = [said_by(text) for text in texts]
     assert said[0] == said[1] and len(said[0]) == 3
     assert "of step 2 cannot be read (Expecting property name" in said[0][0]

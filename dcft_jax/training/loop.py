@@ -38,6 +38,7 @@ from dcft_jax.training.held_out import EvalSet, place_split, rotate, score
 from dcft_jax.training.log import StepLog, mixture_metrics
 from dcft_jax.training.measured import measure
 from dcft_jax.training.passes import Pass, make_passes, run_passes
+from dcft_jax.training.provenance import changes
 from dcft_jax.training.recovery import restore, set_aside_unlistable
 from dcft_jax.training.run import Run, abstract_state, jit_init
 from dcft_jax.training.state import TrainState
@@ -230,7 +231,15 @@ def restore_or_init(run: Run, checkpoints: ocp.training.Checkpointer) -> TrainSt
         return continue_run(run)
     if state is None:
         return jit_init(run)
-    run.console.print(f"Resuming {run.workdir} at step {int(state.step)}.")
+    step = int(state.step)
+    run.console.print(f"Resuming {run.workdir} at step {step}.")
+    saved = checkpoints.metadata(step).custom_metadata
+    found = changes(saved if isinstance(saved, dict) else {}, run.metadata())
+    if found:
+        run.report(
+            f"warning: changed since step {step} was saved: {', '.join(found)}. The "
+            "run goes on; its numbers may differ from those without the change."
+        )
     return state
 
 

@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from dcft_jax import distributed
@@ -93,10 +91,10 @@ def _set_aside(
     names = [str(step), *(f"{step}-{n}" for n in range(2, 1000))]
     free = next(name for name in names if not (aside / name).exists())
     target = aside / distributed.words_of_all(free)[0]
-    if jax.process_index() == 0:
+    if distributed.is_first():
         aside.mkdir(exist_ok=True)
         (workdir / "checkpoints" / str(step)).rename(target)
-    multihost_utils.sync_global_devices(f"set aside {step}")
+    distributed.meet()
     report(
         f"warning: the checkpoint of step {step} cannot be read ({reason}); it is now "
         f"{target}."

@@ -35,6 +35,7 @@ from dcft_jax.training.base_model import (
 )
 from dcft_jax.training.meta_prior import with_predicted_prior
 from dcft_jax.training.program import Program, build_program
+from dcft_jax.training.provenance import code_hash
 from dcft_jax.training.reference import reference_scorer
 from dcft_jax.training.state import TrainState
 from dcft_jax.training.workdir import (
@@ -126,6 +127,7 @@ class Run:
             "tokenizer_hash": self.data.tokenizer.content_hash,
             "base_hash": self.base_hash,
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "code": code_hash(),
         }
 
 

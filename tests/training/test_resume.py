@@ -18,6 +18,7 @@ from dcft_jax.reporting.patient_file import PatientFile
 from dcft_jax.training import checkpoint, loop, recovery
 from dcft_jax.training.full_disk import NotSavedError
 from dcft_jax.training.loop import train
+from dcft_jax.training.provenance import changes
 from dcft_jax.training.run import Run, abstract_state, open_run
 from dcft_jax.training.state import TrainState
 from tests.full_disk_run import fill_disk
@@ -96,6 +97,32 @@ def test_resume_is_bit_exact_at_every_step(straight: Run, step: int, tmp_path: P
     before = json.loads((straight.workdir / "summary.json").read_text())
     assert summary["abilities"] == before["abilities"]
     assert summary["weights_path"] == before["weights_path"]
+
+
+@pytest.mark.slow
+def test_code_and_packages_that_changed_are_told(
+    straight: Run, tmp_path: Path, monkeypatch
+):
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    run = dataclasses.replace(cut_at(straight, 6, tmp_path / "same"), console=console)
+    train(run)
+    assert "Resuming" in output.getvalue() and "changed since" not in output.getvalue()
+    cut = cut_at(straight, 6, tmp_path / "other")
+    known = run.metadata()
+    other = known | {"code": "0ther000"}
+    other["versions"] = known["versions"] | {"optax": "9.9"}
+    monkeypatch.setattr(Run, "metadata", lambda self: other)
+    train(dataclasses.replace(cut, console=console))
+    optax = known["versions"]["optax"]
+    told = f"optax {optax} -> 9.9, dcft_jax's code {known['code']} -> 0ther000. The run"
+    assert f"warning: changed since step 6 was saved: {told}" in output.getvalue()
+
+
+def test_what_an_old_checkpoint_does_not_tell_is_no_change():
+    now = {"versions": {"jax": "2", "flax": "1"}, "code": "a"}
+    assert changes({}, now) == []
+    assert changes({"versions": {"jax": "1", "old": "1"}}, now) == ["jax 1 -> 2"]
 
 
 @pytest.mark.slow

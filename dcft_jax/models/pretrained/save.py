@@ -32,7 +32,8 @@ def save_pretrained(
 
     The family follows from the config; every number is written in the dtype it has.
     The host holds one file at a time. config.json comes last, so a folder with one is
-    complete. With several processes all call it, and the first writes.
+    complete. With several processes all call it, and the first writes; the hosts of the
+    others hold a tensor at a time.
 
     Args:
       params: whatever their sharding.
@@ -60,9 +61,11 @@ def save_pretrained(
         folder.mkdir(parents=True, exist_ok=True)
     files = _plan(config, entries, leaves, max_shard_size)
     for name, tensors in files.items():
-        arrays = {
-            key: _tensor(config, *place, leaves) for key, place in tensors.items()
-        }
+        arrays = {}
+        for key, place in tensors.items():
+            tensor = _tensor(config, *place, leaves)
+            if is_first:
+                arrays[key] = tensor
         if is_first:
             save_file(arrays, folder / name, metadata={"format": "pt"})
     if not is_first:
