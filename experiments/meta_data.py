@@ -12,9 +12,9 @@ import numpy as np
 
 from dcft_jax.data import Example
 from dcft_jax.data.atomic_write import atomic_write
-from dcft_jax.evaluation import emerging
 from dcft_jax.meta import EXPERIENCE, cases, merge, open_store
 from dcft_jax.meta.baselines import mean_of_best
+from dcft_jax.meta.families import TEST_TASKS
 from dcft_jax.meta.lab import (
     Lab,
     ability_examples,
@@ -52,6 +52,11 @@ def ability_path(folder: Path, seed: int, name: str) -> Path:
 
 def task_path(folder: Path, task: str, split: str) -> Path:
     return folder / split / f"{task}.jsonl"
+
+
+def choices_path(folder: Path, seed: int, task: str) -> Path:
+    """Weights of every method that chooses for the task."""
+    return folder / f"seed-{seed}" / "choices" / f"{task}.json"
 
 
 def prepare(
@@ -149,7 +154,7 @@ def mean_weights(names: Sequence[str], size_K: np.ndarray) -> np.ndarray:
         case
         for case in cases(store)
         # Others say nothing of these abilities.
-        if case.task not in emerging.FAMILIES and set(case.abilities) & set(names)
+        if case.task not in TEST_TASKS and set(case.abilities) & set(names)
     ]
     store.close()
     return mean_of_best(solve(known) if known else [], names, size_K / size_K.sum())

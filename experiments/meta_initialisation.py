@@ -28,10 +28,11 @@ from dcft_jax.meta.families import FAMILIES
 from dcft_jax.meta.worlds import Settings, smoke
 from experiments.figures import save
 from experiments.harness import available_cores, run_jobs, show_failures
+from experiments.meta_choices import prepare_choices
 from experiments.meta_data import prepare
 from experiments.meta_measure import measure_jobs
 from experiments.meta_report import BASELINE, figure, report
-from experiments.meta_runs import ARMS, make_jobs
+from experiments.meta_runs import ARMS, CHOOSERS, make_jobs
 from experiments.mixture_ablation import not_given
 from experiments.tables import Row, merge, read_csv, write_csv
 
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = folder / "data" / settings.identity
     with console.status("abilities, tasks and base models"):
         prepare(settings, given.seeds, given.tasks, data)
+    if set(CHOOSERS) & set(given.arms):
+        prepare_choices(settings, given.seeds, given.tasks, data, console)
     jobs = make_jobs(settings, given.seeds, given.tasks, given.arms, data)
     left = not_given(jobs, given.rows)
     try:

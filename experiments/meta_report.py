@@ -24,7 +24,7 @@ BASELINE, ORACLE = "uniform", "oracle"
 FIXED = ("tried_", "uniform_static")  # how arms of fixed mixtures are called
 PAIRS = (
     *(("meta", "uniform"), ("meta_static", "uniform_static"), ("meta", "mean")),
-    ("meta", ORACLE),
+    *(("meta", "ridge"), ("meta", "knn"), ("meta", "chameleon"), ("meta", ORACLE)),
 )
 
 

@@ -16,16 +16,20 @@ from experiments.meta_data import (
     TRIED_MIXTURES,
     ability_path,
     base_path,
+    choices_path,
     task_path,
     world_of,
 )
 
 DYNAMIC = "mirror_descent"
+# Methods that choose a mixture for a task, see `experiments.meta_choices`.
+CHOOSERS = ("knn", "ridge", "chameleon", "chameleon_target")
 ARMS = {  # name -> rule, prior
     "meta": (DYNAMIC, "meta"),
     "uniform": (DYNAMIC, "uniform"),
     "proportional": (DYNAMIC, "proportional"),
     "mean": (DYNAMIC, "given"),
+    **{name: (DYNAMIC, "given") for name in CHOOSERS},
     "meta_static": ("static", "meta"),
     "uniform_static": ("static", "uniform"),
     # The best of them for a task is what a sweep would have found: "oracle".
@@ -100,13 +104,15 @@ def _set_start(
         config.mixture.meta.support = str(task_path(folder, task, "support"))
         config.mixture.meta.single_reference = True
     if config.mixture.prior == "given":
-        weights_K = _given(folder / f"seed-{seed}", arm)
+        weights_K = _given(folder, seed, task, arm)
         for one, weight in zip(config.abilities.values(), weights_K, strict=True):
             one.weight = weight
 
 
-def _given(folder: Path, arm: str) -> list[float]:
+def _given(folder: Path, seed: int, task: str, arm: str) -> list[float]:
+    if arm in CHOOSERS:
+        return json.loads(choices_path(folder, seed, task).read_text())[arm]
     if arm == "mean":
-        return json.loads((folder / MEAN).read_text())
-    tried_NK = json.loads((folder / TRIED).read_text())
+        return json.loads((folder / f"seed-{seed}" / MEAN).read_text())
+    tried_NK = json.loads((folder / f"seed-{seed}" / TRIED).read_text())
     return tried_NK[int(arm.removeprefix("tried_"))]

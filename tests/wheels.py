@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dcft_jax.data.wheel import Wheel
+from dcft_jax.data.archive import Archive
 
 
 def write_wheel(
     index: Path, package: str, files: Mapping[str, str | bytes], version: str = "1.0"
-) -> Wheel:
+) -> Archive:
     """Writes a wheel into a folder that `pip_finds` can make pip's only index."""
     name = package.replace("-", "_")
     file = index / f"{name}-{version}-py3-none-any.whl"
@@ -31,8 +31,11 @@ def write_wheel(
             "Tag: py3-none-any\n",
         )
         archive.writestr(f"{info}/RECORD", "")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Wheel(package, version, file.name, digest)
+    return Archive(package, version, file.name, sha256(file))
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pip_finds(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

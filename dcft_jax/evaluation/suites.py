@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.data.fetch.store import CACHE, is_whole, read_manifest
+from dcft_jax.data.fetch.suites import FETCHED
 from dcft_jax.evaluation.emerging import FAMILIES, emerging_items
 from dcft_jax.evaluation.items import Item, load_items
 
@@ -20,8 +21,8 @@ def load_suite(
 
     Args:
         name: of `SUITES`.
-        directory: for "offline", what `python -m dcft_jax.data.fetch` was given as
-            `--to`; None is its default.
+        directory: for a suite that is fetched, what `python -m dcft_jax.data.fetch`
+            was given as `--to`; None is its default.
         limit: at most so many items of every task, drawn at random. The draw depends on
             the seed and the items alone, so all models answer the same; that of a
             larger limit contains it.
@@ -55,33 +56,42 @@ def _rank(identity: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=16).digest()
 
 
-def offline(directory: Path | None) -> dict[str, list[Item]]:
-    """What `python -m dcft_jax.data.fetch offline` has written into the directory."""
-    folder = (directory or Path(CACHE)) / "offline"
+def fetched(
+    suite: str, directory: Path | None, task: str | None = None
+) -> dict[str, list[Item]]:
+    """What `python -m dcft_jax.data.fetch` has written into the directory.
+
+    Args:
+        suite: of `dcft_jax.data.fetch.suites`.
+        directory: see `load_suite`.
+        task: read this one only; None: all that are there.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_suite`.
+    """
+    folder = (directory or Path(CACHE)) / suite
     manifest = read_manifest(folder)
-    if not manifest:
-        raise FileNotFoundError(
-            f"the suite 'offline' is not in {folder}; `{_command(directory, [])}` "
-            "fetches it"
-        )
-    suite = {}
-    for task, entry in manifest.items():
-        path = folder / f"{task}.jsonl"
-        if not is_whole(folder, entry):
-            raise ValueError(
-                f"{path} is not what was fetched; "
-                f"`{_command(directory, list(manifest))}` mends it"
-            )
-        suite[task] = load_items(path)
-    return suite
+    tasks = [*manifest] if task is None else [task]
+    if not manifest or tasks[0] not in manifest:
+        what = f"the suite {suite!r}" if task is None else f"the task {task!r}"
+        command = _command(suite, directory, [*manifest, *tasks] if manifest else [])
+        raise FileNotFoundError(f"{what} is not in {folder}; `{command}` fetches it")
+    found = {}
+    for name in tasks:
+        path = folder / f"{name}.jsonl"
+        if not is_whole(folder, manifest[name]):
+            command = _command(suite, directory, [*manifest])
+            raise ValueError(f"{path} is not what was fetched; `{command}` mends it")
+        found[name] = load_items(path)
+    return found
 
 
-def _command(directory: Path | None, there: Sequence[str]) -> str:
+def _command(suite: str, directory: Path | None, there: Sequence[str]) -> str:
     """What fetches the tasks that are there, or all if none is."""
-    words = ["python -m dcft_jax.data.fetch offline"]
+    words = [f"python -m dcft_jax.data.fetch {suite}"]
     if directory is not None:
         words += ["--to", str(directory)]
-    left_out = [task.name for task in OFFLINE if task.name not in there]
+    left_out = [task.name for task in FETCHED[suite] if task.name not in there]
     if there and left_out:
         words += ["--without", *left_out]
     return " ".join(words)
@@ -98,6 +108,6 @@ def emerging(directory: Path | None) -> dict[str, list[Item]]:
 
 
 SUITES: dict[str, Callable[[Path | None], dict[str, list[Item]]]] = {
-    "offline": offline,
+    **{name: partial(fetched, name) for name in FETCHED},
     "emerging": emerging,
 }

@@ -20,7 +20,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
-from dcft_jax.evaluation import emerging
+from dcft_jax.data.fetch.store import CACHE
 from dcft_jax.meta import (
     EXPERIENCE,
     LEARNT_FROM,
@@ -33,14 +33,16 @@ from dcft_jax.meta import (
 from dcft_jax.meta.agreement import agreements, show_agreements
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import collect
+from dcft_jax.meta.families import TEST_TASKS
 from dcft_jax.meta.features import ABILITY, PAIR, TASK, Features
 from dcft_jax.meta.fit import Options, fit
 from dcft_jax.meta.measured import show_measured
 from dcft_jax.meta.picture import save_picture
 from dcft_jax.meta.prove import prove
+from dcft_jax.meta.published import PUBLISHED
 from dcft_jax.meta.regret import solve
 from dcft_jax.meta.report import report, show
-from dcft_jax.meta.worlds import Settings, smoke
+from dcft_jax.meta.worlds import Settings, smoke, with_published
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -58,12 +60,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument(
         "--specialist-rank", type=int, default=0, help="measure interpolated adapters"
     )
+    _add_published(one)
     one.add_argument("--smoke", action="store_true", help="as small as it gets")
     one = commands.add_parser("prove", help="train what the methods choose")
     one.add_argument("--store", type=Path, required=True, help="an SQLite file")
     one.add_argument("--worlds", type=worlds, required=True, help="of the store")
-    one.add_argument("--tasks", nargs="+", default=[*emerging.FAMILIES])
+    one.add_argument("--tasks", nargs="+", default=["emerging"], help="see `report`")
     one.add_argument("--work", type=Path, help="that of `collect`")
+    _add_published(one)
     one = commands.add_parser("fit", help="fit the network on experience")
     _add_store(one)
     one.add_argument("--out", type=Path, required=True, help="a safetensors file")
@@ -76,8 +80,14 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--tasks",
         nargs="+",
         default=["emerging"],
-        help='test on these and never learn from them; "emerging" (default), or "all" '
-        "in turn",
+        help='test on these and never learn from them; "emerging" (default), '
+        '"generated" or "published" ones of these, or "all" in turn',
+    )
+    one.add_argument(
+        "--tested",
+        type=Path,
+        nargs="+",
+        help="test in the worlds of these stores only; learn from all",
     )
     one.add_argument("--figure", type=Path, help="a PNG or SVG file to draw it into")
     one.add_argument("--no-ablation", action="store_true", help="the main table only")
@@ -109,6 +119,17 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if rest and known.command not in ("embed", "predict"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     return known, rest
+
+
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const=CACHE,
+        metavar="FOLDER",
+        help="also measure on the tasks of `python -m dcft_jax.data.fetch unseen`, "
+        f"fetched into FOLDER (default {CACHE}); worlds of their own",
+    )
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -152,16 +173,25 @@ def read_cases(
     return found
 
 
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Of a collection, by the options of `collect` or `prove`."""
+    settings = smoke() if getattr(args, "smoke", False) else Settings()
+    if not args.published:
+        return settings
+    return dataclasses.replace(with_published(settings), directory=args.published)
+
+
 def run_collect(args: argparse.Namespace) -> None:
     settings = dataclasses.replace(
-        smoke() if args.smoke else Settings(), specialist_rank=args.specialist_rank
+        settings_of(args), specialist_rank=args.specialist_rank
     )
     collect(settings, args.store, args.worlds, args.work, Console(stderr=True))
 
 
 def run_prove(args: argparse.Namespace) -> None:
     count = prove(
-        *(Settings(), args.store, args.worlds, args.tasks, args.work),
+        *(settings_of(args), args.store, args.worlds, test_tasks(args.tasks)),
+        work_dir=args.work,
         console=Console(stderr=True),
     )
     print(f"{args.store}: {count} mixtures trained that the methods choose")
@@ -170,8 +200,8 @@ def run_prove(args: argparse.Namespace) -> None:
 def run_fit(args: argparse.Namespace) -> None:
     found = read_cases(args.store)
     console = Console(stderr=True)
-    # The emerging tasks are what predictions are tested on.
-    found = [case for case in found if case.task not in emerging.FAMILIES]
+    # These are what predictions are tested on.
+    found = [case for case in found if case.task not in TEST_TASKS]
     with console.status(f"laws of {len(found)} cases"):
         solved = solve(found)
     with console.status("fitting the ensemble"):
@@ -188,12 +218,14 @@ def run_fit(args: argparse.Namespace) -> None:
 def run_report(args: argparse.Namespace) -> None:
     console = Console(stderr=True)
     found = read_cases(args.store)
+    tested = args.tested and {case.world for case in read_cases(args.tested)}
     with console.status("") as status:
         table = report(
             found,
             seeds=range(args.seeds),
             ablation_seeds=() if args.no_ablation else range(min(args.seeds, 2)),
             test_tasks=test_tasks(args.tasks),
+            test_worlds=tested,
             proved=read_cases(args.store, PROVED),
             progress=status.update,
         )
@@ -231,7 +263,14 @@ def test_tasks(names: Sequence[str]) -> list[str] | None:
     """None: all tasks, category by category."""
     if names == ["all"]:
         return None
-    return [*emerging.FAMILIES] if names == ["emerging"] else [*names]
+    published = [task for task in TEST_TASKS if task in PUBLISHED]
+    generated = [task for task in TEST_TASKS if task not in PUBLISHED]
+    groups = {
+        "emerging": [*TEST_TASKS],
+        "generated": generated,
+        "published": published,
+    }
+    return [task for name in names for task in groups.get(name, [name])]
 
 
 def run_merge(args: argparse.Namespace) -> None:

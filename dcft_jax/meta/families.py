@@ -2,6 +2,7 @@
 
 They are families of Reasoning Gym (Stojanovski et al., arXiv:2505.24760), none of which
 is among the emerging ones (`dcft_jax.evaluation.emerging`): those are for testing only.
+Models are measured on both, and on published tasks (`dcft_jax.meta.published`).
 Its scorers are not called; a reply is right if it is the label.
 
 Reasoning Gym seeds item i with `seed + i`, so data sets with neighbouring seeds share
@@ -14,11 +15,14 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dcft_jax.data.example import Example, normalise
+from dcft_jax.data.fetch.store import CACHE
 from dcft_jax.data.sources.generated import BLOCK
 from dcft_jax.evaluation import emerging
+from dcft_jax.meta.published import PUBLISHED, published_examples
 
 # Of 256 values of the hash of a prompt, how many belong to each split.
 SHARES = {"train": 160, "mix_val": 32, "support": 32, "test": 32}
@@ -64,34 +68,47 @@ FAMILIES = {
 }
 
 
+# Tasks that predictions are tested with, and that nothing is ever learnt from.
+TEST_TASKS = (
+    *emerging.FAMILIES,
+    *(task for task, known in PUBLISHED.items() if not known.learnt_from),
+)
+
+
 def category(task: str) -> str:
-    """Of a family of this module or an emerging one.
+    """Of a family of this module, an emerging one, or a published task.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is none of them.
     """
-    if task in FAMILIES:
-        return FAMILIES[task].category
-    if task in emerging.FAMILIES:
-        return emerging.FAMILIES[task].category
-    known = ", ".join([*FAMILIES, *emerging.FAMILIES])
-    raise ValueError(f"task {task!r}: there are {known}")
+    for known in (FAMILIES, emerging.FAMILIES, PUBLISHED):
+        if task in known:
+            return known[task].category
+    names = ", ".join([*FAMILIES, *emerging.FAMILIES, *PUBLISHED])
+    raise ValueError(f"task {task!r}: there are {names}")
 
 
-def examples(task: str, split: str, count: int, seed: int = 0) -> list[Example]:
+def examples(
+    task: str, split: str, count: int, seed: int = 0, directory: str | Path = CACHE
+) -> list[Example]:
     """Examples with distinct prompts, the same every time.
 
     Args:
-      task: of `FAMILIES`, or an emerging family for the splits "support" and "test".
+      task: of `FAMILIES`, or an emerging family or a published task for the splits
+        "support" and "test".
       split: of `SPLITS`.
-      count: how many.
+      count: how many; of a published task fewer, if it has no more.
       seed: another one draws from other indices; a prompt stays in its split.
+      directory: of published tasks, see `published_examples`.
 
     Raises:
       ValueError: an unknown task or split, a count below 1, a seed out of range, or
         more than the family can fill.
       ImportError: reasoning-gym is not installed.
+      FileNotFoundError: a published task was not fetched.
     """
+    if task in PUBLISHED:
+        return published_examples(task, split, count, seed, directory)
     if task in emerging.FAMILIES:
         items = emerging.emerging_items(task, count, split, seed)
         return [_example(task, item.prompt, item.reference) for item in items]

@@ -13,10 +13,12 @@ from dcft_jax.data import Example, Rows, Tokenizer, encode_examples, pack_exampl
 from dcft_jax.data.atomic_write import atomic_write
 from dcft_jax.data.sentencepiece_tokenizer import cached_tokenizer
 from dcft_jax.meta import families
-from dcft_jax.meta.measure import pack_halves
+from dcft_jax.meta.families import MAX_DRAWS
+from dcft_jax.meta.measure import MIN_SUPPORT, pack_halves
 from dcft_jax.meta.plan import make_bank, make_plan
 from dcft_jax.meta.population import Population, make_population, train_population
 from dcft_jax.meta.proxy import proxy_model
+from dcft_jax.meta.published import PUBLISHED
 from dcft_jax.meta.worlds import Settings, base_families
 from dcft_jax.models import ModelConfig, init
 
@@ -63,20 +65,27 @@ def make_lab(settings: Settings, folder: Path) -> Lab:
 def fitting(
     task: str, split: str, count: int, tokenizer: Tokenizer, settings: Settings
 ) -> list[Example]:
-    """Those of the examples that are no longer than a row, most of them."""
-    drawn = families.examples(task, split, count, settings.seed)
+    """Those of the examples that are no longer than a row.
+
+    They are most of `count`. Of a published task `count` of a larger sample, or what
+    there is.
+    """
+    is_published = task in PUBLISHED
+    sample = MAX_DRAWS * count if is_published else count
+    drawn = families.examples(task, split, sample, settings.seed, settings.directory)
     encoded = encode_examples(drawn, tokenizer)
     kept = [
         example
         for example, (tokens, _) in zip(drawn, encoded, strict=True)
         if len(tokens) <= settings.seq_len
     ]
-    if 2 * len(kept) < count:
+    fewest = MIN_SUPPORT if is_published else count / 2
+    if len(kept) < fewest:
         raise ValueError(
-            f"task {task!r}: only {len(kept)} of {count} examples fit into "
+            f"task {task!r}: only {len(kept)} of {len(drawn)} examples fit into "
             f"seq_len={settings.seq_len}; raise it, or leave the task out"
         )
-    return kept
+    return kept[:count]
 
 
 def _base_examples(settings: Settings, task: str) -> list[Example]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from dcft_jax.meta.baselines import METHODS, Method, proportional
 from dcft_jax.meta.case import Case
+from dcft_jax.meta.families import TEST_TASKS
 from dcft_jax.meta.features import keep_parts
 from dcft_jax.meta.fit import DEFAULT, Options, fit
 from dcft_jax.meta.predict import predict, size_prior
@@ -60,6 +61,7 @@ def leave_one_category_out(
     part: str = "all",
     teachers: Sequence[Solved] | None = None,
     test_tasks: Collection[str] | None = None,
+    test_worlds: Collection[str] | None = None,
     proved: Sequence[Case] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
@@ -74,8 +76,10 @@ def leave_one_category_out(
       seeds: of the ensembles, method "meta"; none: only the other methods.
       part: of the embedding that the network and the methods see, of `PARTS`.
       teachers: the same cases with the laws that are learnt from; None: `solved`.
-      test_tasks: the tasks to test on, which are then never learnt from; None: all
-        tasks, in turn.
+      test_tasks: the tasks to test on; neither they nor any of `families.TEST_TASKS`
+        are learnt from. None: all tasks, in turn.
+      test_worlds: the worlds to test in; None: all. They are learnt from, but for the
+        tasks that are tested.
       proved: cases of all models to look for a chosen mixture in, also of those that
         nothing is learnt from (see `prove`); a case that is not there is looked for in
         its own models.
@@ -87,7 +91,7 @@ def leave_one_category_out(
     """
     teachers = solved if teachers is None else teachers
     solved, teachers = _only(part, solved), _only(part, teachers)
-    reserved = frozenset(test_tasks or ())
+    reserved = frozenset() if test_tasks is None else {*test_tasks, *TEST_TASKS}
     trained = stops_of(proved)
 
     def row(one: Solved, weights_K, trusted: bool, method: str, seed: int = 0) -> Row:
@@ -95,7 +99,13 @@ def leave_one_category_out(
         return _row(one, known, weights_K, trusted, method, seed)
 
     rows = []
-    for category in _categories(solved, test_tasks):
+    tested = [one for one in solved if _is_tested(one.case, test_tasks, test_worlds)]
+    if not tested:
+        raise ValueError(
+            f"test_tasks={test_tasks}: no case of such a task that is to be tested "
+            f"among {len(solved)} cases"
+        )
+    for category in sorted({one.case.category for one in tested}):
         train = [
             one
             for one in teachers
@@ -105,11 +115,7 @@ def leave_one_category_out(
             raise ValueError(
                 f"category {category!r}: no case of another category to learn from"
             )
-        test = [
-            one
-            for one in solved
-            if one.case.category == category and _is_tested(one.case, test_tasks)
-        ]
+        test = [one for one in tested if one.case.category == category]
         progress(f"{category}: {len(train)} cases to learn from, {len(test)} to test")
         rows += [
             row(one, _chosen(method, train, one), True, name)
@@ -140,17 +146,12 @@ def measured_regret(case: Case, weights_K: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _categories(solved: Sequence[Solved], test_tasks: Collection[str] | None):
-    found = {one.case.category for one in solved if _is_tested(one.case, test_tasks)}
-    if not found:
-        raise ValueError(
-            f"test_tasks={test_tasks}: no case of such a task among {len(solved)} cases"
-        )
-    return sorted(found)
-
-
-def _is_tested(case: Case, test_tasks: Collection[str] | None) -> bool:
-    wanted = test_tasks is None or case.task in test_tasks
+def _is_tested(
+    case: Case, tasks: Collection[str] | None, worlds: Collection[str] | None
+) -> bool:
+    wanted = (tasks is None or case.task in tasks) and (
+        worlds is None or case.world in worlds
+    )
     return wanted and case.task not in case.abilities
 
 

@@ -31,7 +31,7 @@ def prove(
     settings: Settings,
     store_path: str | os.PathLike,
     worlds: Sequence[int],
-    tasks: Collection[str],
+    tasks: Collection[str] | None,
     work_dir: str | os.PathLike | None = None,
     options: Options = DEFAULT,
     console: Console | None = None,
@@ -41,7 +41,7 @@ def prove(
     Args:
       settings, store_path, work_dir, console: see `collect`.
       worlds: that are in the store.
-      tasks: that mixtures are chosen for; nothing is learnt from them.
+      tasks: that mixtures are chosen for, `test_tasks` of `leave_one_category_out`.
       options: of the network.
 
     Raises:
@@ -82,7 +82,7 @@ def chosen_mixtures(
     known: Sequence[Case],
     proved: Sequence[Case],
     worlds: Sequence[int],
-    tasks: Collection[str],
+    tasks: Collection[str] | None,
     options: Options = DEFAULT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[int, np.ndarray]:
@@ -98,7 +98,12 @@ def chosen_mixtures(
     if missing:
         raise ValueError(f"worlds {missing} are not in the store; `collect` them first")
     rows = leave_one_category_out(
-        solve(known), options=options, seeds=(0,), test_tasks=tasks, progress=progress
+        solve(known),
+        options=options,
+        seeds=(0,),
+        test_tasks=tasks,
+        test_worlds=names,
+        progress=progress,
     )
     return {
         index: _new(

@@ -29,6 +29,7 @@ def report(
     seeds: Sequence[int] = range(5),
     ablation_seeds: Sequence[int] = range(2),
     test_tasks: Collection[str] | None = None,
+    test_worlds: Collection[str] | None = None,
     proved: Sequence[Case] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def report(
       options: of the fits.
       seeds: of the ensembles.
       ablation_seeds: of the ensembles of the ablations; none: no ablations.
-      test_tasks, proved: see `leave_one_category_out`.
+      test_tasks, test_worlds, proved: see `leave_one_category_out`.
       progress: is told what comes next.
 
     Returns:
@@ -64,6 +65,7 @@ def report(
             solved,
             options=options,
             test_tasks=test_tasks,
+            test_worlds=test_worlds,
             proved=proved,
             progress=lambda text: progress(f"{about}: {text}"),
             **more,

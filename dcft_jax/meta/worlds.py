@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dcft_jax.data.fetch.store import CACHE
 from dcft_jax.evaluation import emerging
 from dcft_jax.meta.families import FAMILIES
 from dcft_jax.meta.measure import MAX_SUPPORT, MIN_SUPPORT
 from dcft_jax.meta.plan import Training
+from dcft_jax.meta.published import PUBLISHED
 
 JOINT = 0.3  # share of the abilities that have two families
 
@@ -27,7 +29,7 @@ class Settings:
         min_abilities, max_abilities: K of a world.
         min_examples, max_examples: train examples of an ability, log-uniform.
         tasks: that models are measured on, abilities excepted; families of
-            `dcft_jax.meta.families` and emerging ones.
+            `dcft_jax.meta.families`, emerging ones and published ones.
         support, test: examples that describe a task, and that it is measured on.
         vocab_size, seq_len, max_predicted: tokens there are, of a row, and that are
             predicted in a row at most.
@@ -41,6 +43,7 @@ class Settings:
         specialist_rank: measure interpolated adapters of this rank as well, for which
             each ability has a specialist trained besides; 0: none. The worlds are the
             same whatever it is, and specialists are added to those that are there.
+        directory: where published tasks were fetched to.
     """
 
     seed: int = 0
@@ -68,6 +71,7 @@ class Settings:
     base_share: float = 0.5
     interpolate: bool = True
     specialist_rank: int = dataclasses.field(default=0, repr=False)
+    directory: str = dataclasses.field(default=CACHE, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_abilities <= self.max_abilities <= len(self.families) // 2:
@@ -124,6 +128,11 @@ class Settings:
     def identity(self) -> str:
         """Of all that a population depends on: every field that `repr` shows."""
         return hashlib.blake2b(repr(self).encode(), digest_size=8).hexdigest()
+
+
+def with_published(settings: Settings) -> Settings:
+    """Measured on the published tasks as well."""
+    return dataclasses.replace(settings, tasks=(*settings.tasks, *PUBLISHED))
 
 
 def smoke() -> Settings:

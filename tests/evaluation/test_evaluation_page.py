@@ -10,6 +10,7 @@ from configs import base
 from dcft_jax import evaluate
 from dcft_jax.data.fetch.__main__ import make_parser
 from dcft_jax.data.fetch.offline import OFFLINE
+from dcft_jax.data.fetch.unseen import UNSEEN
 from dcft_jax.distributed import OPTIONS
 from dcft_jax.evaluation.emerging import FAMILIES, LEFT_OUT, emerging_items
 from dcft_jax.evaluation.items import KINDS
@@ -32,8 +33,10 @@ def test_every_task_with_its_rows_and_licence():
         task.name: [f"{task.rows:,}", task.split, task.licence, task.licence_source]
         for task in OFFLINE
     }
-    for task in OFFLINE:
-        assert task.wheel.requirement.replace("==", " ") in PAGE
+    listed = {row[0]: row[1] for row in table("unseen task")}
+    assert listed == {task.name: f"{task.rows:,}" for task in UNSEEN}
+    for task in (*OFFLINE, *UNSEEN):
+        assert task.archive.requirement.replace("==", " ") in PAGE
 
 
 def test_every_option_of_the_command():

@@ -10,14 +10,18 @@ import pytest
 from dcft_jax.config import to_plain
 from dcft_jax.evaluation import emerging
 from dcft_jax.meta import EXPERIENCE, SHIPPED, load, merge, open_store
+from dcft_jax.meta.baselines import METHODS
 from dcft_jax.meta.collect import world_name
+from dcft_jax.meta.regret import solve
 from dcft_jax.meta.until_uniform import share_until
 from dcft_jax.meta.worlds import Settings
 from experiments import meta_initialisation
+from experiments.meta_choices import choose
 from experiments.meta_data import (
     MEAN,
     TRIED,
     TRIED_MIXTURES,
+    choices_path,
     mean_weights,
     mixtures_to_try,
     world_of,
@@ -33,8 +37,9 @@ from experiments.meta_report import (
     values_of,
     with_oracle,
 )
-from experiments.meta_runs import ARMS, run_config
+from experiments.meta_runs import ARMS, CHOOSERS, run_config
 from experiments.tables import Row, read_csv
+from tests.meta.synthetic_cases import make_cases
 
 
 def test_worlds_are_new_and_in_the_domain_of_the_network():
@@ -66,7 +71,14 @@ def test_arms_differ_in_the_mixture_only(tmp_path: Path):
     assert len(tried_NK) == TRIED_MIXTURES > len(names) + 1
     assert np.ptp(tried_NK, axis=1).min() > 0.01, "uniform is an arm of its own"
     (tmp_path / "seed-1" / TRIED).write_text(json.dumps(tried_NK.tolist()))
+    path = choices_path(tmp_path, 1, "aiw")
+    path.parent.mkdir(parents=True)
+    chosen = {name: np.roll(given, i).tolist() for i, name in enumerate(CHOOSERS)}
+    path.write_text(json.dumps(chosen))
     plain = {arm: plain_of(arm, tmp_path) for arm in ARMS}
+    for name in CHOOSERS:
+        weights = [a["weight"] for a in plain[name]["abilities"].values()]
+        np.testing.assert_array_equal(weights, chosen[name])
     weights = [a["weight"] for a in plain["mean"]["abilities"].values()]
     np.testing.assert_array_equal(weights, given)
     weights = [a["weight"] for a in plain["tried_0"]["abilities"].values()]
@@ -95,6 +107,20 @@ def test_the_mean_is_of_what_the_network_was_fitted_on():
     size_K = np.array([30.0, 10.0])
     unknown = mean_weights(["no", "one"], size_K)
     np.testing.assert_allclose(unknown, [0.75, 0.25])
+
+
+def test_methods_choose_for_a_task_by_its_embedding():
+    train = solve(make_cases(tasks_per_category=2, num_worlds=2), "quadratic")
+    case = train[0].case
+    abilities, features = case.abilities, case.features
+    found = choose(train, case.task, abilities, features)
+    assert found.keys() == {*CHOOSERS}
+    K = len(abilities)
+    share_K = features.size_K / features.size_K.sum()
+    for name, weights_K in found.items():
+        assert weights_K.min() > 0 and weights_K.sum() == pytest.approx(1.0)
+        own_K = METHODS[name](train, case, share_K)
+        np.testing.assert_allclose(weights_K, own_K, atol=2e-4 * K)
 
 
 def rows_of(arm: str, task: str, seed: int, curve_T: list[float], right: float):

@@ -53,6 +53,34 @@ def test_reserved_tasks_are_tested_and_never_learnt_from():
         assert not reserved & {one.task for one in train}
 
 
+def test_of_other_worlds_only_is_learnt():
+    seen, solved = [], solved_cases()
+    world = solved[0].case.world
+    rows = leave_one_category_out(
+        solved, seeds=(), methods=spy(seen), test_worlds={world}
+    )
+    assert {row.world for row in rows} == {world}
+    assert len(rows) == len(solved) // 2
+    for _, train, _ in seen:
+        assert len({one.world for one in train}) == 2
+
+
+def test_tasks_for_testing_are_not_learnt_from_whichever_are_tested():
+    solved = solved_cases()
+    case = next(s.case for s in solved if s.case.task == "code-1")
+    reserved = [
+        one._replace(case=one.case._replace(task="bf"))
+        if one.case.task == case.task
+        else one
+        for one in solved
+    ]
+    seen = []
+    leave_one_category_out(
+        reserved, seeds=(), methods=spy(seen), test_tasks=["logic-0"]
+    )
+    assert {one.task for one in seen[0][1]} & {"bf", "code-0"} == {"code-0"}
+
+
 def test_an_ability_is_no_new_task_of_its_world():
     solved = solved_cases()
     case = solved[0].case

@@ -2,7 +2,7 @@
 
 python -m dcft_jax.data.fetch offline
 python -m dcft_jax.data.fetch offline --to data --without math_short piqa
-python -m dcft_jax.data.fetch offline --list
+python -m dcft_jax.data.fetch unseen --list
 """
 
 import argparse
@@ -10,23 +10,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dcft_jax.data.fetch.offline import OFFLINE, Task
 from dcft_jax.data.fetch.store import CACHE, MANIFEST, remove_task, write_tasks
+from dcft_jax.data.fetch.suites import FETCHED
+from dcft_jax.data.fetch.task import Task
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
+    known = FETCHED[args.suite]
     if args.list:
-        print("\n".join(_listed(task) for task in OFFLINE))
+        print("\n".join(_listed(task) for task in known))
         return
-    folder, wheels = Path(args.to) / args.suite, Path(args.to) / "wheels"
+    folder, archives = Path(args.to) / args.suite, Path(args.to) / "wheels"
     try:
-        _check(args.without)
+        _check(known, args.without)
         for name in args.without:
             if remove_task(name, folder):
                 print(f"{name}: removed")
-        tasks = [task for task in OFFLINE if task.name not in args.without]
-        write_tasks(tasks, folder, wheels, print)
+        tasks = [task for task in known if task.name not in args.without]
+        write_tasks(tasks, folder, archives, print)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(
@@ -34,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _check(without: Sequence[str]) -> None:
-    names = [task.name for task in OFFLINE]
+def _check(known: Sequence[Task], without: Sequence[str]) -> None:
+    names = [task.name for task in known]
     for name in without:
         if name not in names:
             raise ValueError(f"--without {name}: the tasks are {', '.join(names)}")
@@ -46,7 +48,7 @@ def _listed(task: Task) -> str:
     return (
         f"{task.name}: {task.rows:,} rows ({task.split})\n"
         f"    licence {task.licence} ({task.licence_source})\n"
-        f"    {task.upstream}, out of {task.wheel.requirement}{note}"
+        f"    {task.upstream}, out of {task.archive.requirement}{note}"
     )
 
 
@@ -57,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("suite", choices=("offline",), help="of which the tasks are")
+    add("suite", choices=[*FETCHED], help="of which the tasks are")
     add("--to", default=CACHE, help="the files go into the folder <suite> of this one")
     add(
         "--without",

@@ -9,10 +9,8 @@ import ast
 import re
 import warnings
 from pathlib import PurePosixPath
-from typing import Any
 
-Document = dict[str, Any]
-Row = dict[str, Any]
+from dcft_jax.data.fetch.task import Document, Row
 
 # A problem and its solution together; a drawing in Asymptote is no text to read.
 MATH_SHORT_CHARS = 400

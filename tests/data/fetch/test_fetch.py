@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 from ml_collections import ConfigDict
 
+from dcft_jax.data.archive import Archive
 from dcft_jax.data.fetch import __main__ as command
 from dcft_jax.data.fetch import convert
 from dcft_jax.data.fetch.offline import OFFLINE
 from dcft_jax.data.fetch.store import read_manifest, write_tasks
 from dcft_jax.data.sources import open_source
-from dcft_jax.data.wheel import Wheel
 from tests.data.fetch.documents import DOCUMENTS, GSM8K, ROWS, small_tasks
 from tests.wheels import pip_finds, write_wheel
 
@@ -21,7 +21,8 @@ from tests.wheels import pip_finds, write_wheel
 def fetch(tmp_path, monkeypatch):
     """Runs the command with the small wheel there; returns the folder it writes."""
     pip_finds(tmp_path / "nothing", monkeypatch)
-    monkeypatch.setattr(command, "OFFLINE", small_tasks(tmp_path / "to" / "wheels"))
+    tasks = small_tasks(tmp_path / "to" / "wheels")
+    monkeypatch.setitem(command.FETCHED, "offline", tasks)
 
     def run(*arguments: str):
         command.main(["offline", "--to", str(tmp_path / "to"), *arguments])
@@ -44,7 +45,7 @@ def test_it_writes_the_tasks_and_says_where_they_come_from(fetch):
         assert len(rows) == entry["rows"] == ROWS[task]
         assert all(row["task"] == task and row["metadata"]["eval_only"] for row in rows)
         assert entry["eval_only"] and entry["package"] == "tiny-eval"
-        assert len(entry["wheel_sha256"]) == len(entry["rows_sha256"]) == 64
+        assert len(entry["archive_sha256"]) == len(entry["rows_sha256"]) == 64
         for field in ("version", "members", "licence", "licence_source", "upstream"):
             assert entry[field], field
 
@@ -172,7 +173,7 @@ def test_a_missing_field_member_or_row_is_named(tmp_path):
         write_tasks([task], tmp_path / "folder", tmp_path / "wheels")
 
     without = {k: v for k, v in GSM8K[2].items() if k != "question"}
-    with pytest.raises(ValueError, match=r":3: `doc` has no field 'question'"):
+    with pytest.raises(ValueError, match=r":3: there is no field 'question'"):
         write({"gsm8k": [*GSM8K[:2], without]})
     with pytest.raises(ValueError, match=r"gsm8k has 2 rows there, not 3"):
         write({"gsm8k": GSM8K[:2]})
@@ -183,7 +184,7 @@ def test_a_missing_field_member_or_row_is_named(tmp_path):
 def test_lines_of_something_else_are_refused(tmp_path):
     task = small_tasks(tmp_path)[0]
     member = {task.members[0]: gzip.compress(b'{"other": 1}\n')}
-    task = task._replace(wheel=write_wheel(tmp_path, "other", member))
+    task = task._replace(archive=write_wheel(tmp_path, "other", member))
     with pytest.raises(ValueError, match=r":1: the row has no field 'doc'"):
         write_tasks([task], tmp_path / "folder", tmp_path)
 
@@ -207,8 +208,8 @@ def test_an_open_box_is_refused():
 
 def test_the_known_wheel_is_pinned():
     for task in OFFLINE:
-        assert isinstance(task.wheel, Wheel) and len(task.wheel.sha256) == 64
-        assert task.wheel.version in task.wheel.file
+        assert isinstance(task.archive, Archive) and len(task.archive.sha256) == 64
+        assert task.archive.version in task.archive.file
 
 
 @pytest.mark.slow
