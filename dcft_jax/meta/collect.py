@@ -295,6 +295,8 @@ def _outcomes(
     at = {task: index for index, task in enumerate(lab.test)}
     found = []
     for name in _tasks(lab.settings, world):
+        if not at.keys() >= {*name.split("+")}:
+            continue  # `prove` measures only what it trains for
         index = [at[task] for task in name.split("+")]
         count_T = after["count_T"][index]
         share_T = count_T / count_T.sum()

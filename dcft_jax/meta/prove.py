@@ -20,7 +20,7 @@ from dcft_jax.meta.collect import train_mixtures, world_name, world_rows
 from dcft_jax.meta.experience import PROVED, cases, open_store
 from dcft_jax.meta.fit import DEFAULT, Options
 from dcft_jax.meta.lab import make_lab
-from dcft_jax.meta.leave_out import leave_one_category_out
+from dcft_jax.meta.leave_out import Row, leave_one_category_out
 from dcft_jax.meta.regret import measured_mixtures, solve
 from dcft_jax.meta.worlds import Settings, draw_world
 
@@ -57,6 +57,9 @@ def prove(
         }
         folder = Path(work_dir or f"{store_path}.work") / settings.identity
         lab = make_lab(settings, folder)
+        if tasks is not None:  # nothing else is asked of these models
+            asked = {task: rows for task, rows in lab.test.items() if task in tasks}
+            lab = lab._replace(test=asked)
         total = sum(map(len, blocks.values())) * settings.training.steps
         columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
@@ -93,8 +96,8 @@ def chosen_mixtures(
     names = {
         world_name(settings, index, settings.training.steps): index for index in worlds
     }
-    by_world = {case.world: case for case in proved}
-    missing = [index for name, index in names.items() if name not in by_world]
+    there = {(case.world, case.task): case for case in proved}
+    missing = [i for name, i in names.items() if name not in {w for w, _ in there}]
     if missing:
         raise ValueError(f"worlds {missing} are not in the store; `collect` them first")
     rows = leave_one_category_out(
@@ -105,22 +108,27 @@ def chosen_mixtures(
         test_worlds=names,
         progress=progress,
     )
+    new = [row for row in rows if not _is_measured(there[row.world, row.task], row)]
     return {
-        index: _new(
-            [row.weights_K for row in rows if row.world == name],
-            measured_mixtures(by_world[name])[0],
-        )
+        index: _distinct([row.weights_K for row in new if row.world == name])
         for name, index in names.items()
     }
 
 
-def _new(wanted: Sequence[np.ndarray], measured_UK: np.ndarray) -> np.ndarray:
+def _is_measured(case: Case, row: Row) -> bool:
+    return bool(_is_near(measured_mixtures(case)[0], row.weights_K))
+
+
+def _is_near(known_UK: np.ndarray, weights_K: np.ndarray) -> np.bool:
+    return np.any(0.5 * np.abs(known_UK - weights_K).sum(axis=1) < SAME)
+
+
+def _distinct(wanted: Sequence[np.ndarray]) -> np.ndarray:
     found: list[np.ndarray] = []
     for weights_K in wanted:
-        others = np.array([*measured_UK, *found])
-        if np.min(0.5 * np.abs(others - weights_K).sum(axis=1)) >= SAME:
+        if not found or not _is_near(np.array(found), weights_K):
             found.append(weights_K)
-    return np.array(found).reshape(-1, measured_UK.shape[1])
+    return np.array(found)
 
 
 def blocks_of(weights_NK: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
