@@ -131,13 +131,15 @@ def _distinct(wanted: Sequence[np.ndarray]) -> np.ndarray:
     return np.array(found)
 
 
-def blocks_of(weights_NK: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Populations of one size, so that one program trains them all.
+def blocks_of(weights_NK: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Populations of one size, at most `most`, so that one program trains them all.
 
     The places left in the last one repeat mixtures with another order of the data.
     """
+    number = -(-len(weights_NK) // most)
+    size = -(-len(weights_NK) // max(number, 1))
     blocks = []
-    for first in range(0, len(weights_NK), size):
+    for first in range(0, len(weights_NK), max(size, 1)):
         part_NK = weights_NK[first : first + size]
         index_N = np.arange(size)
         blocks.append((part_NK[index_N % len(part_NK)], index_N // len(part_NK)))

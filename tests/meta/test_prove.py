@@ -38,11 +38,13 @@ def test_a_mixture_is_measured_if_its_task_was():
 
 def test_populations_have_one_size_and_places_left_are_repeats():
     weights_NK = np.eye(5)
-    (first, zeros), (second, seeds) = blocks_of(weights_NK, 3)
+    (first, zeros), (second, seeds) = blocks_of(weights_NK, 4)
     np.testing.assert_array_equal(first, weights_NK[:3])
     np.testing.assert_array_equal(zeros, 0)
     np.testing.assert_array_equal(second, weights_NK[[3, 4, 3]])
     np.testing.assert_array_equal(seeds, [0, 0, 1])
+    assert [len(weights) for weights, _ in blocks_of(np.eye(38), 18)] == [13] * 3
+    assert [len(weights) for weights, _ in blocks_of(np.eye(18), 18)] == [18]
     assert blocks_of(weights_NK[:0], 3) == []
 
 
