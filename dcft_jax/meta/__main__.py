@@ -67,6 +67,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     one.add_argument("--worlds", type=worlds, required=True, help="of the store")
     one.add_argument("--tasks", nargs="+", default=["emerging"], help="see `report`")
     one.add_argument("--work", type=Path, help="that of `collect`")
+    one.add_argument(
+        "--ablation",
+        action="store_true",
+        help="also what the network chooses by parts of the embedding and other laws",
+    )
     _add_published(one)
     one = commands.add_parser("fit", help="fit the network on experience")
     _add_store(one)
@@ -192,6 +197,7 @@ def run_prove(args: argparse.Namespace) -> None:
     count = prove(
         *(settings_of(args), args.store, args.worlds, test_tasks(args.tasks)),
         work_dir=args.work,
+        ablation=args.ablation,
         console=Console(stderr=True),
     )
     print(f"{args.store}: {count} mixtures trained that the methods choose")

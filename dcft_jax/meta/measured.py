@@ -23,9 +23,14 @@ NUMBERS = {
     "accuracy": "measured_accuracy",
 }
 UNTIL = {"share": "until_uniform"}
+# Tables of their own beside that of the methods, see `report`.
+ABLATIONS = {
+    "ablation": "by parts of the embedding",
+    "ablation_surrogate": "by the law learnt from",
+}
 
 
-def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
+def measured_table(rows: Sequence[Row], reference: str = "meta") -> dict[str, Any]:
     """The rows that were measured summed up by method, in loss, accuracy and tokens.
 
     A case is a task in a world. It counts if every method has a trained model there, of
@@ -36,16 +41,19 @@ def measured_table(rows: Sequence[Row]) -> dict[str, Any]:
       A dict for `json.dumps`: `methods`, each with `nats` per response token,
       `relative` (nats over the spread of a case's losses) and `accuracy` (share of
       examples that the best trained mixture gets right, less that of this one), as
-      `mean` and 95 % `interval`; `difference`: the same of "meta" less each other
-      method; `cases`, `tasks` and `categories`, how many. Without a case `methods` and
-      `difference` are empty. `until_uniform` is such a dict of its own, of the cases
-      in which the uniform mixture ends below the base: `share` of the budget until a
-      method has its final loss, see `share_until_uniform`.
+      `mean` and 95 % `interval`; `difference`: the same of the reference less each
+      other method; `cases`, `tasks` and `categories`, how many. Without a case
+      `methods` and `difference` are empty. `until_uniform` is such a dict of its own,
+      of the cases in which the uniform mixture ends below the base: `share` of the
+      budget until a method has its final loss, see `share_until_uniform`.
     """
-    return _table(rows, NUMBERS) | {"until_uniform": _table(rows, UNTIL)}
+    until = _table(rows, UNTIL, reference)
+    return _table(rows, NUMBERS, reference) | {"until_uniform": until}
 
 
-def _table(rows: Sequence[Row], numbers: Mapping[str, str]) -> dict[str, Any]:
+def _table(
+    rows: Sequence[Row], numbers: Mapping[str, str], reference: str
+) -> dict[str, Any]:
     methods = list(dict.fromkeys(row.method for row in rows))
     known = [
         row
@@ -79,9 +87,9 @@ def _table(rows: Sequence[Row], numbers: Mapping[str, str]) -> dict[str, Any]:
 
     for method, found in arrays.items():
         table["methods"][method] = {n: summed_up(x_T) for n, x_T in found.items()}
-        if method != "meta" and "meta" in arrays:
+        if method != reference and reference in arrays:
             table["difference"][method] = {
-                n: summed_up(arrays["meta"][n] - x_T) for n, x_T in found.items()
+                n: summed_up(arrays[reference][n] - x_T) for n, x_T in found.items()
             }
     return table
 
@@ -118,6 +126,10 @@ def show_measured(table: dict[str, Any]) -> Group | str:
             "in which that is below the base's"
         )
         shown.append(_show(until, title, {"share": ("%", 1)}))
+    for name, what in ABLATIONS.items():
+        if table.get(name, {"cases": 0})["cases"]:
+            title = f"The network {what}, {table[name]['cases']} cases"
+            shown.append(_show(table[name], title, columns))
     return Group(*shown)
 
 

@@ -9,12 +9,14 @@ that the methods choose the same mixtures once they are there.
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from dcft_jax.meta.ablation import ablations
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.collect import train_mixtures, world_name, world_rows
 from dcft_jax.meta.experience import PROVED, cases, open_store
@@ -34,6 +36,7 @@ def prove(
     tasks: Collection[str] | None,
     work_dir: str | os.PathLike | None = None,
     options: Options = DEFAULT,
+    ablation: bool = False,
     console: Console | None = None,
 ) -> int:
     """Trains the mixtures that are not measured yet; returns how many there were.
@@ -43,6 +46,7 @@ def prove(
       worlds: that are in the store.
       tasks: that mixtures are chosen for, `test_tasks` of `leave_one_category_out`.
       options: of the network.
+      ablation: train also what the networks of the ablations in `report` choose.
 
     Raises:
       ValueError: a world is not in the store; see `leave_one_category_out`.
@@ -50,7 +54,9 @@ def prove(
     store = open_store(store_path)
     try:
         known, proved = cases(store), cases(store, sources=PROVED)
-        chosen = chosen_mixtures(settings, known, proved, worlds, tasks, options)
+        chosen = chosen_mixtures(
+            settings, known, proved, worlds, tasks, options, ablation
+        )
         blocks = {
             index: blocks_of(weights_NK, settings.models)
             for index, weights_NK in chosen.items()
@@ -87,6 +93,7 @@ def chosen_mixtures(
     worlds: Sequence[int],
     tasks: Collection[str] | None,
     options: Options = DEFAULT,
+    ablation: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[int, np.ndarray]:
     """World -> the mixtures of all methods for all tasks, [N, K], but the measured.
@@ -100,14 +107,20 @@ def chosen_mixtures(
     missing = [i for name, i in names.items() if name not in {w for w, _ in there}]
     if missing:
         raise ValueError(f"worlds {missing} are not in the store; `collect` them first")
-    rows = leave_one_category_out(
-        solve(known),
+    solved = solve(known)
+    rows_of = partial(
+        leave_one_category_out,
+        solved,
         options=options,
         seeds=(0,),
         test_tasks=tasks,
         test_worlds=names,
         progress=progress,
     )
+    rows = rows_of()
+    if ablation:
+        by_part, by_law = ablations(known, rows_of)
+        rows += [row for some in (by_part | by_law).values() for row in some]
     new = [row for row in rows if not _is_measured(there[row.world, row.task], row)]
     return {
         index: _distinct([row.weights_K for row in new if row.world == name])

@@ -1,6 +1,7 @@
 """The regret of all methods on categories they have not seen, with intervals."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from dcft_jax.meta.ablation import ablations
 from dcft_jax.meta.bootstrap import draw_tasks, interval
 from dcft_jax.meta.case import Case
 from dcft_jax.meta.domain import experience_hash
-from dcft_jax.meta.features import PARTS
 from dcft_jax.meta.fit import DEFAULT, Options
 from dcft_jax.meta.held_out import held_out_errors, summarise
 from dcft_jax.meta.leave_out import Row, leave_one_category_out
@@ -48,7 +49,8 @@ def report(
     Returns:
       A dict for `json.dumps`; None: not known. `regret` and `regret_interval` by
       method, nats per response token, `judged_by` "trained models" where every method
-      has some, else "laws"; `proved`: all about these models, see `measured_table`;
+      has some, else "laws"; `proved`: all about these models, see `measured_table`,
+      and the same of the ablations, with their names;
       `laws`: regret by laws, see `table_of`; `seed_noise`: see there; `surrogate`:
       errors of the laws on mixtures left out; `ablation`, `ablation_surrogate`: of the
       network, by laws.
@@ -83,14 +85,14 @@ def report(
         "num_seeds": len(seeds),
     }
     if len(ablation_seeds):
-        alone = {"seeds": ablation_seeds, "methods": {}}
-        found["ablation"] = {
-            part: _brief(rows_of(f"part {part}", part=part, **alone)) for part in PARTS
-        }
-        found["ablation_surrogate"] = {
-            name: _brief(rows_of(name, teachers=solve(cases, name), **alone))
-            for name in KINDS
-        }
+        alone = partial(rows_of, "ablation", seeds=ablation_seeds)
+        by_part, by_law = ablations(cases, alone, progress)
+        for name, by, reference in (
+            ("ablation", by_part, "all"),
+            ("ablation_surrogate", by_law, kind),
+        ):
+            found[name] = {key: _brief(some) for key, some in by.items()}
+            found["proved"][name] = measured_table(_as_methods(by), reference)
     return found
 
 
@@ -172,6 +174,13 @@ def show(found: dict[str, Any]) -> Table:
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _as_methods(rows_by_name: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """The same network under several names, to compare it with itself."""
+    return [
+        row._replace(method=name) for name, rows in rows_by_name.items() for row in rows
+    ]
 
 
 def _brief(rows: Sequence[Row]) -> dict[str, Any]:

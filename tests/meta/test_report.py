@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dcft_jax.meta.ablation import ablations
 from dcft_jax.meta.baselines import uniform
 from dcft_jax.meta.features import PARTS, TASK
 from dcft_jax.meta.leave_out import Row, leave_one_category_out, measured_regret
 from dcft_jax.meta.measured import measured_table, show_measured
 from dcft_jax.meta.regret import solve
-from dcft_jax.meta.report import _headline, report, show, table_of
+from dcft_jax.meta.report import _as_methods, _headline, report, show, table_of
 from dcft_jax.meta.surrogate import KINDS
 from dcft_jax.meta.until_uniform import share_until_uniform, stops_of
 from tests.meta.synthetic_cases import CATEGORIES, OPTIONS, make_case, make_cases
@@ -283,6 +284,7 @@ def test_report_is_json_and_has_every_method():
     assert again["ablation_surrogate"].keys() == {*KINDS}
     assert again["surrogate"]["held_out"]["two-domain"]["r2"] > 0.9
     assert again["proved"]["cases"] == 0  # accuracies are not measured here
+    assert again["proved"]["ablation"]["cases"] == 0
     assert again["judged_by"] == "laws" and again["regret"] == again["laws"]["regret"]
     assert 0 <= again["laws"]["trusted"] <= 1 and again["laws"]["num_tasks"] == 2
     console = Console(width=80, record=True, file=io.StringIO())
@@ -307,6 +309,32 @@ def test_trained_models_have_the_last_word():
     some = [rows[0], rows[1]._replace(measured=np.nan)]
     found = _headline(table_of(some), measured_table(some))
     assert found["judged_by"] == "laws" and found["regret"] == {"u": 0.1, "meta": 0.2}
+
+
+def test_ablations_are_of_the_network_alone_and_compared_with_the_whole():
+    asked = []
+
+    def rows_of(**arguments):
+        asked.append(arguments)
+        name = arguments.get("part", "teachers")
+        loss = {"all": 0.1, "losses": 0.4}.get(name, 0.3)
+        return [row("meta", "a", "a1", 1.0, measured=loss)]
+
+    cases = make_cases(tasks_per_category=1, num_worlds=1)
+    by_part, by_law = ablations(cases, rows_of)
+    assert by_part.keys() == PARTS.keys() and by_law.keys() == {*KINDS}
+    assert all(arguments["methods"] == {} for arguments in asked)
+    solved = [a["teachers"] for a in asked if "teachers" in a]
+    assert len({some[0].minimum for some in solved}) == len(KINDS)
+    table = measured_table(_as_methods(by_part), "all")
+    assert table["methods"]["losses"]["nats"]["mean"] == pytest.approx(0.4)
+    assert table["difference"].keys() == PARTS.keys() - {"all"}
+    assert table["difference"]["losses"]["nats"]["mean"] == pytest.approx(-0.3)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(show_measured(table | {"ablation": table}))
+    text = console.export_text()
+    assert "by parts of the embedding, 1 cases" in text and text.count("losses") == 2
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_nothing_to_test_or_to_learn_from():
