@@ -181,7 +181,7 @@ def test_a_part_of_a_suite(run: Run, tmp_path: Path):
     [
         (
             "--suite nothing",
-            "--suite nothing: must be test, quickstart, offline, emerging",
+            "--suite nothing: must be test, quickstart, offline, unseen, emerging",
         ),
         ("--tasks poetry", "--tasks poetry: suite test has maths, code, general"),
         ("--num_samples 0", "--num_samples 0: must be at least 1"),
