@@ -31,7 +31,7 @@ from experiments.harness import available_cores, run_jobs, show_failures
 from experiments.meta_choices import prepare_choices
 from experiments.meta_data import prepare
 from experiments.meta_measure import measure_jobs
-from experiments.meta_report import BASELINE, figure, report
+from experiments.meta_report import BASELINE, check_bases, figure, report
 from experiments.meta_runs import ARMS, CHOOSERS, make_jobs
 from experiments.mixture_ablation import not_given
 from experiments.tables import Row, merge, read_csv, write_csv
@@ -97,6 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
     rows = merge(rows, *(read_csv(path) for path in given.rows))
+    try:
+        check_bases(rows)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     missing = [f"{failure.job.name}: failed" for failure in failures]
     text = write_results(rows, missing, out)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -68,6 +68,23 @@ def helped(rows: Sequence[Row]) -> list[Key]:
     return sorted(key for key, loss in end.items() if loss < before.get(key, -np.inf))
 
 
+def check_bases(rows: Sequence[Row]) -> None:
+    """Raises ValueError if arms of one seed started from other base models.
+
+    Bases are trained where the runs are: other machines round otherwise, and end in
+    other bases, so tables from two machines hold no pairs.
+    """
+    for key, loss in values_of(rows, BASELINE, f"{LOSS}@0").items():
+        for row in rows:
+            same = (row.setting, row.seed, row.metric) == (*key, f"{LOSS}@0")
+            if same and abs(row.value - loss) > 1e-3:
+                raise ValueError(
+                    f"--rows: for {row.setting}, seed {row.seed}, {row.method} starts "
+                    f"from a base with loss {row.value:.3f} and {BASELINE} from one "
+                    f"with {loss:.3f}; run both on one machine"
+                )
+
+
 def values_of(rows: Sequence[Row], arm: str, metric: str) -> Values:
     return {
         (row.setting, row.seed): row.value
@@ -145,8 +162,9 @@ def report(rows: Sequence[Row], missing: Sequence[str]) -> str:
             "mixture ends below the loss before training. In these:\n\n"
         )
         text += arms_table(rows, some)
-    text += "\nPairs; negative losses and positive accuracies are better:\n\n"
-    text += pairs_table(rows, keys, some)
+    if any({*pair} <= {row.method for row in rows} for pair in PAIRS):
+        text += "\nPairs; negative losses and positive accuracies are better:\n\n"
+        text += pairs_table(rows, keys, some)
     if missing:
         text += "\nNot there:\n\n" + "".join(f"- {line}\n" for line in missing)
     return text

@@ -28,6 +28,7 @@ from experiments.meta_data import (
 )
 from experiments.meta_measure import ACCURACY, LOSS, TRUSTED
 from experiments.meta_report import (
+    check_bases,
     curve,
     difference,
     figure,
@@ -223,6 +224,25 @@ def test_the_oracle_is_the_best_fixed_mixture_of_each_task_and_seed():
     assert "| meta - oracle | where a mixture helps | -0.500 [-, -] |" in text
     # Without a sweep there is none.
     assert with_oracle(ROWS) == ROWS and not helped(ROWS)
+
+
+def test_pairs_start_from_one_base():
+    start = [row._replace(metric=f"{LOSS}@0", value=5.0) for row in ROWS]
+    check_bases(ROWS + start)
+    for arm in ("meta", "uniform"):
+        other = [
+            row._replace(value=5.1) if (row.method, row.seed) == (arm, 1) else row
+            for row in start
+        ]
+        with pytest.raises(ValueError, match=r"aiw, seed 1, meta starts from a base"):
+            check_bases(other)
+
+
+@pytest.mark.parametrize("name", ["", "_eight", "_methods"])
+def test_the_committed_pairs_start_from_one_base(name):
+    check_bases(
+        read_csv(meta_initialisation.RESULTS / f"meta_initialisation{name}.csv")
+    )
 
 
 def test_an_ability_is_no_new_task(tmp_path: Path):
