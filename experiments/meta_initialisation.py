@@ -12,13 +12,14 @@ the same rows in the same order, and is measured on held-out examples of tasks t
 nothing was trained on: at the end, and at each of eight checkpoints for the tokens
 until the uniform start's final loss. Without `--out` the runs are kept in
 `runs/meta_initialisation` and the results go to `experiments/results`; with it both go
-there. Started again, it goes on. `--rows` adds the tables of other calls, and what they
-hold is not run again.
+there. Started again, it goes on. `--rows` adds the tables of other calls, as far as
+they are of the same seeds and tasks, and what they hold is not run again.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -28,12 +29,12 @@ from dcft_jax.meta.families import FAMILIES
 from dcft_jax.meta.worlds import Settings, smoke
 from experiments.figures import save
 from experiments.harness import available_cores, run_jobs, show_failures
+from experiments.jobs import Job
 from experiments.meta_choices import prepare_choices
 from experiments.meta_data import prepare
 from experiments.meta_measure import measure_jobs
 from experiments.meta_report import BASELINE, check_bases, figure, report
 from experiments.meta_runs import ARMS, CHOOSERS, make_jobs
-from experiments.mixture_ablation import not_given
 from experiments.tables import Row, merge, read_csv, write_csv
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,6 +79,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
+def known_rows(given: argparse.Namespace) -> list[Row]:
+    """Those of `--rows` that are of the seeds and tasks asked for."""
+    rows = merge(*(read_csv(path) for path in given.rows)) if given.rows else []
+    rows = [
+        row for row in rows if row.seed in given.seeds and row.setting in given.tasks
+    ]
+    check_bases(rows)
+    return rows
+
+
+def left_jobs(
+    given: argparse.Namespace,
+    known: Sequence[Row],
+    settings: Settings,
+    data: Path,
+    console: Console,
+) -> list[Job]:
+    """The jobs that no row is known of, with the data that they need."""
+    there = {(row.setting, row.method, row.seed) for row in known}
+    cells = product(given.tasks, given.arms, given.seeds)
+    if there.issuperset(cells):
+        return []
+    with console.status("abilities, tasks and base models"):
+        prepare(settings, given.seeds, given.tasks, data)
+    if set(CHOOSERS) & set(given.arms):
+        prepare_choices(settings, given.seeds, given.tasks, data, console)
+    jobs = make_jobs(settings, given.seeds, given.tasks, given.arms, data)
+    return [job for job in jobs if (job.setting, job.method, job.seed) not in there]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(arguments)
     console, name = Console(), f"{NAME}_smoke" if given.smoke else NAME
@@ -85,20 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = given.out or (folder if given.smoke else RESULTS)
     settings, runs = smoke() if given.smoke else Settings(), folder / "runs"
     data = folder / "data" / settings.identity
-    with console.status("abilities, tasks and base models"):
-        prepare(settings, given.seeds, given.tasks, data)
-    if set(CHOOSERS) & set(given.arms):
-        prepare_choices(settings, given.seeds, given.tasks, data, console)
-    jobs = make_jobs(settings, given.seeds, given.tasks, given.arms, data)
-    left = not_given(jobs, given.rows)
     try:
-        failures = run_jobs(left, runs, given.jobs, console)
-        rows = measure_jobs(left, runs, data, console)
+        known = known_rows(given)
+        jobs = left_jobs(given, known, settings, data, console)
+        failures = run_jobs(jobs, runs, given.jobs, console)
+        rows = merge(measure_jobs(jobs, runs, data, console), known)
+        check_bases(rows)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; the same command goes on from here.") from None
-    rows = merge(rows, *(read_csv(path) for path in given.rows))
-    try:
-        check_bases(rows)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     missing = [f"{failure.job.name}: failed" for failure in failures]

@@ -245,6 +245,18 @@ def test_the_committed_pairs_start_from_one_base(name):
     )
 
 
+def test_known_rows_of_some_seeds_are_reported_without_a_run(tmp_path: Path):
+    table = meta_initialisation.RESULTS / "meta_initialisation_eight.csv"
+    command = ["--rows", str(table), "--out", str(tmp_path), "--arms", "uniform"]
+    command += ["meta", "--seeds", "5", "6", "7", "8", "9", "--tasks", "aiw", "bf"]
+    with pytest.raises(SystemExit) as ended:
+        meta_initialisation.main(command)
+    assert ended.value.code == 0 and not (tmp_path / "data").exists()
+    rows = read_csv(tmp_path / "meta_initialisation.csv")
+    assert {row.seed for row in rows} == {5, 6, 7, 8, 9}
+    assert {row.setting for row in rows} == {"aiw", "bf"}
+
+
 def test_an_ability_is_no_new_task(tmp_path: Path):
     (first, *_), *_ = world_of(Settings(), 0).abilities
     with pytest.raises(ValueError, match=rf"--tasks {first}: abilities of the world"):

@@ -61,10 +61,11 @@ def bigbench(doc: Document, member: str) -> Row | None:
 def open_ended(doc: Document, member: str) -> Row | None:
     """As `bigbench`, of a task with many right replies: none is judged."""
     row = bigbench(doc, member)
-    if row is None:
-        return None
-    row.pop("gold", None)
-    return row | {"kind": "reference"}
+    return row and _not_judged(row)
+
+
+def _not_judged(row: Row) -> Row:
+    return {k: x for k, x in row.items() if k != "gold"} | {"kind": "reference"}
 
 
 def _is_number(text: str) -> bool:
@@ -101,6 +102,4 @@ def openai_eval(doc: Document, member: str) -> Row:
 
 def query(doc: Document, member: str) -> Row:
     """As `openai_eval`; other queries would be right as well, so none is judged."""
-    row = openai_eval(doc, member)
-    del row["gold"]
-    return row | {"kind": "reference"}
+    return _not_judged(openai_eval(doc, member))
